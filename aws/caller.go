@@ -1,0 +1,29 @@
+package aws
+
+import (
+	"context"
+	"net/netip"
+)
+
+// Caller is who makes a request, as the door established it.
+type Caller struct {
+	Account     string     // 12 digits
+	Region      string     // the Region that processes the request
+	Principal   string     // ARN of the user, session or root
+	AccessKeyID string     // the key that signed
+	SourceIP    netip.Addr // the peer, or what a trusted hop said of it
+	RequestID   string     // also in the response header x-amzn-RequestId
+}
+
+type callerKey struct{}
+
+// WithCaller returns a context that carries c.
+func WithCaller(ctx context.Context, c Caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
+}
+
+// CallerFrom returns the caller that the door put into ctx; the zero Caller if none.
+func CallerFrom(ctx context.Context) Caller {
+	c, _ := ctx.Value(callerKey{}).(Caller)
+	return c
+}

@@ -1,0 +1,3 @@
+module github.com/everpoint/everpoint
+
+go 1.26.8
