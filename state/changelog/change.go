@@ -1,0 +1,184 @@
+package changelog
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+)
+
+// Rule says how two Regions' versions of one row become one.
+type Rule uint8
+
+// The rules; see the package comment.
+const (
+	RuleLocal Rule = iota
+	RuleRecord
+	RuleDocument
+	RuleAppend
+	RuleOptOut
+)
+
+// String names the rule.
+func (r Rule) String() string {
+	switch r {
+	case RuleLocal:
+		return "local"
+	case RuleRecord:
+		return "record"
+	case RuleDocument:
+		return "document"
+	case RuleAppend:
+		return "append"
+	case RuleOptOut:
+		return "opt-out"
+	default:
+		return fmt.Sprintf("rule %d", uint8(r))
+	}
+}
+
+// Document is what RuleDocument orders: the body of a resource that one Region
+// writes at a time. A nil Body is a deletion.
+type Document struct {
+	Epoch   uint64 // of the control Region that wrote it
+	Version uint64 // rises by one with every write
+	Body    []byte
+}
+
+// MergeDocuments keeps the higher (epoch, version). Equal ones hold equal
+// bodies; should they not, the bytes decide alike everywhere.
+func MergeDocuments(a, b Document) Document {
+	switch {
+	case a.Epoch != b.Epoch:
+		if a.Epoch > b.Epoch {
+			return a
+		}
+		return b
+	case a.Version != b.Version:
+		if a.Version > b.Version {
+			return a
+		}
+		return b
+	case bytes.Compare(a.Body, b.Body) >= 0:
+		return a
+	default:
+		return b
+	}
+}
+
+// Change is one row as a commit left it: whole, so that a follower needs
+// nothing else to know the row, and merging it twice changes nothing.
+type Change struct {
+	Kind string
+	Key  string
+	Body []byte // in the form of the kind's rule; nil when the row was removed
+}
+
+// AppendChange appends the binary form of c to b.
+func AppendChange(b []byte, c Change) []byte {
+	b = appendString(b, c.Kind)
+	b = appendString(b, c.Key)
+	if c.Body == nil {
+		return append(b, 0)
+	}
+	b = append(b, 1)
+	return append(binary.AppendUvarint(b, uint64(len(c.Body))), c.Body...)
+}
+
+// DecodeChanges reads a block's changes in order and hands each to yield until
+// it returns an error. Bodies alias data.
+func DecodeChanges(data []byte, yield func(Change) error) error {
+	rd := &reader{b: data, s: string(data)}
+	for len(rd.b) > 0 {
+		c := Change{Kind: rd.string(), Key: rd.string()}
+		if rd.byte() == 1 {
+			if c.Body = rd.bytes(); c.Body == nil {
+				c.Body = []byte{}
+			}
+		}
+		if rd.bad {
+			return errCorrupt
+		}
+		if err := yield(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AppendDocument appends the binary form of d to b.
+func AppendDocument(b []byte, d Document) []byte {
+	b = append(b, recordVersion)
+	b = binary.AppendUvarint(b, d.Epoch)
+	b = binary.AppendUvarint(b, d.Version)
+	if d.Body == nil {
+		return append(b, 0)
+	}
+	return append(append(b, 1), d.Body...)
+}
+
+// DecodeDocument reads what AppendDocument wrote. The body aliases data.
+func DecodeDocument(data []byte) (Document, error) {
+	rd := &reader{b: data, s: ""}
+	if rd.byte() != recordVersion {
+		return Document{}, errCorrupt
+	}
+	d := Document{Epoch: rd.uint(), Version: rd.uint()}
+	present := rd.byte()
+	if rd.bad {
+		return Document{}, errCorrupt
+	}
+	if present == 1 {
+		d.Body = append([]byte{}, rd.b...)
+	} else if len(rd.b) > 0 {
+		return Document{}, errCorrupt
+	}
+	return d, nil
+}
+
+// AppendOptOut appends the binary form of o to b.
+func AppendOptOut(b []byte, o OptOut) []byte {
+	return AppendRecord(b, &Record{OptOut: o})
+}
+
+// Merge unites two bodies of one row by its rule. Either may be nil: the other
+// is then the answer. Source: design 5, Merge rules.
+func Merge(rule Rule, a, b []byte) ([]byte, []Conflict, error) {
+	if a == nil || b == nil || bytes.Equal(a, b) {
+		if a == nil {
+			return b, nil, nil
+		}
+		return a, nil, nil
+	}
+	switch rule {
+	case RuleRecord, RuleOptOut:
+		x, err := DecodeRecord(a)
+		if err != nil {
+			return nil, nil, err
+		}
+		y, err := DecodeRecord(b)
+		if err != nil {
+			return nil, nil, err
+		}
+		m, conflicts := MergeRecords(x, y)
+		return AppendRecord(nil, &m), conflicts, nil
+	case RuleDocument:
+		x, err := DecodeDocument(a)
+		if err != nil {
+			return nil, nil, err
+		}
+		y, err := DecodeDocument(b)
+		if err != nil {
+			return nil, nil, err
+		}
+		return AppendDocument(nil, MergeDocuments(x, y)), nil, nil
+	case RuleAppend:
+		// Append-only rows never change; of two claims to one key the smaller
+		// bytes stand everywhere.
+		if bytes.Compare(a, b) <= 0 {
+			return a, nil, nil
+		}
+		return b, nil, nil
+	default:
+		return nil, nil, fmt.Errorf("changelog: rows of rule %s are not merged", rule)
+	}
+}
