@@ -84,25 +84,19 @@ func AppendChange(b []byte, c Change) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(c.Body))), c.Body...)
 }
 
-// DecodeChanges reads a block's changes in order and hands each to yield until
-// it returns an error. Bodies alias data.
-func DecodeChanges(data []byte, yield func(Change) error) error {
+// DecodeChange reads what AppendChange wrote. The body aliases data.
+func DecodeChange(data []byte) (Change, error) {
 	rd := &reader{b: data, s: string(data)}
-	for len(rd.b) > 0 {
-		c := Change{Kind: rd.string(), Key: rd.string()}
-		if rd.byte() == 1 {
-			if c.Body = rd.bytes(); c.Body == nil {
-				c.Body = []byte{}
-			}
-		}
-		if rd.bad {
-			return errCorrupt
-		}
-		if err := yield(c); err != nil {
-			return err
+	c := Change{Kind: rd.string(), Key: rd.string()}
+	if rd.byte() == 1 {
+		if c.Body = rd.bytes(); c.Body == nil {
+			c.Body = []byte{}
 		}
 	}
-	return nil
+	if rd.bad || len(rd.b) != 0 {
+		return Change{}, errCorrupt
+	}
+	return c, nil
 }
 
 // AppendDocument appends the binary form of d to b.

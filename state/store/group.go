@@ -1,0 +1,462 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"github.com/everpoint/everpoint/aws"
+	"github.com/everpoint/everpoint/state/changelog"
+)
+
+var errStopped = aws.Unavailable("the store is stopping")
+
+// request is an update that waits for its commit.
+type request struct {
+	ctx   context.Context
+	fn    func(*Tx) error
+	touch []Touch
+	done  chan struct{}
+	err   error
+	after []func()
+}
+
+func (r *request) answer() {
+	for _, f := range r.after {
+		f()
+	}
+	close(r.done)
+}
+
+// group is one commit in the making.
+type group struct {
+	s       *Store
+	ctx     context.Context // the writer's, not a caller's
+	session session
+	rows    map[place]*entry
+	hits    map[string][]place // what the database holds under a hash
+	byHash  map[string][]place // what this group wrote under it
+	order   []place            // of dirty rows, as first written
+	facts   [][]byte
+}
+
+// write is the writer's loop: gather, commit, answer.
+func (s *Store) write(ctx context.Context) {
+	// What was accepted is answered even when ctx ends meanwhile.
+	work := context.WithoutCancel(ctx)
+	for {
+		var first *request
+		select {
+		case first = <-s.requests:
+		case <-ctx.Done():
+			select {
+			case first = <-s.requests:
+			default:
+				close(s.stopped)
+				s.refuse()
+				return
+			}
+		}
+		s.commit(work, s.gather(first))
+	}
+}
+
+func (s *Store) gather(first *request) []*request {
+	reqs := []*request{first}
+	limit := s.cfg.GroupMax
+	if s.cfg.OneByOne {
+		limit = 1
+	}
+	for len(reqs) < limit {
+		select {
+		case r := <-s.requests:
+			reqs = append(reqs, r)
+		default:
+			return reqs
+		}
+	}
+	return reqs
+}
+
+// refuse answers what slipped into the queue while the writer stopped.
+func (s *Store) refuse() {
+	for {
+		select {
+		case r := <-s.requests:
+			r.err = errStopped
+			r.answer()
+		default:
+			return
+		}
+	}
+}
+
+// conflictsMax bounds how often a group is run again.
+const conflictsMax = 50
+
+func (s *Store) commit(ctx context.Context, reqs []*request) {
+	var err error
+	for try := 0; ; try++ {
+		err = s.try(ctx, reqs)
+		if errors.Is(err, errForeign) {
+			if lerr := s.learnHeads(ctx); lerr != nil {
+				err = lerr
+				break
+			}
+		}
+		if !errors.Is(err, errConflict) && !errors.Is(err, errForeign) || try == conflictsMax {
+			break
+		}
+		s.mu.Lock()
+		s.groups.Retries++
+		s.mu.Unlock()
+	}
+	if err != nil {
+		err = s.writeError(err)
+	}
+	for _, r := range reqs {
+		if r.err == nil {
+			r.err = err
+		}
+		if r.err != nil {
+			r.after = nil
+		}
+		r.answer()
+	}
+}
+
+func (s *Store) fault(point string) error {
+	if s.cfg.Fault == nil {
+		return nil
+	}
+	return s.cfg.Fault(point)
+}
+
+// try runs the group once.
+func (s *Store) try(ctx context.Context, reqs []*request) error {
+	if err := s.fault("begin"); err != nil {
+		return err
+	}
+	ses, err := s.engine.begin(ctx)
+	if err != nil {
+		return err
+	}
+	open := true
+	defer func() {
+		if open {
+			ses.rollback()
+		}
+	}()
+	g := &group{
+		s: s, ctx: ctx, session: ses,
+		rows: map[place]*entry{}, hits: map[string][]place{}, byHash: map[string][]place{},
+	}
+	if err := g.prefetch(reqs); err != nil {
+		return err
+	}
+	live := 0
+	for _, r := range reqs {
+		r.err, r.after = nil, nil
+		if r.ctx.Err() != nil {
+			r.err = r.ctx.Err()
+			continue
+		}
+		r.err = g.run(r)
+		if errors.Is(r.err, errConflict) {
+			return r.err
+		}
+		if r.err == nil {
+			live++
+		}
+	}
+	b, err := g.batch()
+	if err != nil {
+		return err
+	}
+	if b.empty() {
+		return nil
+	}
+	if err := s.fault("write"); err != nil {
+		return err
+	}
+	heads, err := ses.write(ctx, b)
+	if err != nil {
+		return err
+	}
+	if err := s.checkHeads(ctx, b, heads); err != nil {
+		return err
+	}
+	if err := s.fault("commit"); err != nil {
+		return err
+	}
+	open = false
+	if err := ses.commit(ctx); err != nil {
+		return err
+	}
+	if err := s.fault("committed"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	for i, h := range heads {
+		if st := b.blocks[i].stream; h.n > s.heads[st].n {
+			s.heads[st] = h
+		}
+	}
+	s.groups.Commits++
+	s.groups.Updates += int64(live)
+	if len(heads) > 0 {
+		s.signal()
+	}
+	s.mu.Unlock()
+	return nil
+}
+
+// checkHeads notices, before the commit, a database that went back under a
+// running node: a stream that hands out a position which this node has seen.
+func (s *Store) checkHeads(ctx context.Context, b *batch, heads []head) error {
+	for i, h := range heads {
+		st := b.blocks[i].stream
+		s.mu.Lock()
+		seen := s.heads[st]
+		s.mu.Unlock()
+		if h.n > seen.n {
+			continue
+		}
+		if err := s.reincarnate(ctx, seen.incarnation, "the database went back under a running node", st, seen.n, h.n-1); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		s.heads[st] = head{incarnation: "", n: h.n - 1}
+		s.mu.Unlock()
+		return errForeign
+	}
+	return nil
+}
+
+func (g *group) prefetch(reqs []*request) error {
+	var places []place
+	var hashes []string
+	var locks []int64
+	seen := map[place]bool{}
+	for _, r := range reqs {
+		for _, t := range r.touch {
+			if t.Key == "" {
+				h := g.s.indexHash(t.Kind.Name, t.Index)
+				if _, ok := g.hits[h]; !ok {
+					g.hits[h] = nil
+					hashes = append(hashes, h)
+					locks = append(locks, lockOf(h))
+				}
+				continue
+			}
+			p := place{t.Kind.Name, t.Key}
+			if !seen[p] {
+				seen[p] = true
+				places = append(places, p)
+				locks = append(locks, lockOf(p.kind+"\x00"+p.key))
+			}
+		}
+	}
+	if len(places)+len(hashes) == 0 {
+		return nil
+	}
+	slices.Sort(locks)
+	rows, hits, err := g.session.prefetch(g.ctx, slices.Compact(locks), places, hashes)
+	if err != nil {
+		return err
+	}
+	for _, p := range places {
+		g.rows[p] = &entry{}
+	}
+	for i := range rows {
+		if err := g.hold(&rows[i]); err != nil {
+			return err
+		}
+	}
+	for h, found := range hits {
+		if err := g.holdHits(h, found); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lockOf spreads names over PostgreSQL's advisory lock numbers (FNV-1a).
+func lockOf(name string) int64 {
+	h := uint64(14695981039346656037)
+	for i := range len(name) {
+		h = (h ^ uint64(name[i])) * 1099511628211
+	}
+	return int64(h)
+}
+
+// hold keeps a row of the database for the group, unless the group has its own.
+func (g *group) hold(r *stored) error {
+	p := place{r.kind, r.key}
+	if e, ok := g.rows[p]; ok && (e.dirty || e.id != 0) {
+		return nil
+	}
+	hashes, body, err := g.s.open(r)
+	if err != nil {
+		return err
+	}
+	g.rows[p] = &entry{id: r.id, rev: r.rev, hashes: hashes, was: hashes, body: body}
+	return nil
+}
+
+func (g *group) holdHits(h string, found []stored) error {
+	places := make([]place, 0, len(found))
+	for i := range found {
+		if err := g.hold(&found[i]); err != nil {
+			return err
+		}
+		places = append(places, place{found[i].kind, found[i].key})
+	}
+	g.hits[h] = places
+	return nil
+}
+
+func (g *group) find(p place) (*entry, error) {
+	if e, ok := g.rows[p]; ok {
+		return e, nil
+	}
+	rows, _, err := g.session.prefetch(g.ctx, nil, []place{p}, nil)
+	if err != nil {
+		return nil, err
+	}
+	g.rows[p] = &entry{}
+	for i := range rows {
+		if err := g.hold(&rows[i]); err != nil {
+			return nil, err
+		}
+	}
+	return g.rows[p], nil
+}
+
+func (g *group) lookup(h string) ([]place, error) {
+	if places, ok := g.hits[h]; ok {
+		return places, nil
+	}
+	_, hits, err := g.session.prefetch(g.ctx, nil, nil, []string{h})
+	if err != nil {
+		return nil, err
+	}
+	if err := g.holdHits(h, hits[h]); err != nil {
+		return nil, err
+	}
+	return g.hits[h], nil
+}
+
+// run runs one update and takes over what it wrote.
+func (g *group) run(r *request) (err error) {
+	tx := &Tx{s: g.s, g: g, rows: map[place]*entry{}, byHash: map[string][]place{}}
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("update panicked: %v\n%s", p, debug.Stack())
+		}
+	}()
+	if err := r.fn(tx); err != nil {
+		return err
+	}
+	for p, e := range tx.rows {
+		if old := g.rows[p]; old == nil || !old.dirty {
+			g.order = append(g.order, p)
+		}
+		g.rows[p] = e
+	}
+	for h, places := range tx.byHash {
+		g.byHash[h] = append(g.byHash[h], places...)
+	}
+	g.facts = append(g.facts, tx.facts...)
+	r.after = tx.after
+	return nil
+}
+
+// batch turns what the group wrote into what the engine writes.
+func (g *group) batch() (*batch, error) {
+	b := &batch{}
+	// Sorted by key: two nodes lock in one order, and one node's new rows go into
+	// the index side by side.
+	slices.SortFunc(g.order, func(x, y place) int {
+		if c := strings.Compare(x.kind, y.kind); c != 0 {
+			return c
+		}
+		return strings.Compare(x.key, y.key)
+	})
+	records := map[Stream][][]byte{}
+	for _, p := range g.order {
+		e := g.rows[p]
+		if e.id == 0 && e.body == nil {
+			continue // written and removed within the group
+		}
+		if st := e.kind.stream(); st != "" {
+			records[st] = append(records[st], changelog.AppendChange(nil, changelog.Change{Kind: p.kind, Key: p.key, Body: e.change}))
+		}
+		if e.body == nil {
+			b.deletes = append(b.deletes, stored{id: e.id, rev: e.rev})
+			for _, h := range e.was {
+				b.indexDrops = append(b.indexDrops, indexRow{h, e.id})
+			}
+			continue
+		}
+		sealed, err := g.s.close(p, e.hashes, e.body)
+		if err != nil {
+			return nil, fmt.Errorf("seal %s: %w", p.kind, err)
+		}
+		row := stored{id: e.id, kind: p.kind, key: p.key, rev: e.rev, body: sealed}
+		if row.id == 0 {
+			if row.id, err = g.session.nextID(g.ctx); err != nil {
+				return nil, err
+			}
+			row.rev = 1
+			b.inserts = append(b.inserts, row)
+		} else {
+			b.updates = append(b.updates, row)
+		}
+		for _, h := range e.hashes {
+			if !slices.Contains(e.was, h) {
+				b.indexAdds = append(b.indexAdds, indexRow{h, row.id})
+			}
+		}
+		for _, h := range e.was {
+			if !slices.Contains(e.hashes, h) {
+				b.indexDrops = append(b.indexDrops, indexRow{h, row.id})
+			}
+		}
+	}
+	byHash := func(x, y indexRow) int { return strings.Compare(x.hash, y.hash) }
+	slices.SortFunc(b.indexAdds, byHash)
+	slices.SortFunc(b.indexDrops, byHash)
+	records[Events] = g.facts
+	at, inc := g.s.now().UnixMilli(), g.s.Incarnation()
+	for _, st := range streams {
+		if len(records[st]) == 0 {
+			continue
+		}
+		body, err := g.s.sealBlock(st, records[st])
+		if err != nil {
+			return nil, fmt.Errorf("seal block of stream %s: %w", st, err)
+		}
+		b.blocks = append(b.blocks, sealedBlock{stream: st, incarnation: inc, at: at, body: body})
+	}
+	return b, nil
+}
+
+// writeError turns what a database says into what a caller should hear.
+func (s *Store) writeError(err error) error {
+	if _, ok := errors.AsType[*aws.Fault](err); ok {
+		return err
+	}
+	switch {
+	case isFull(err):
+		s.log.Error("the database's disk is full; writes are refused", "error", err)
+		return aws.Unavailable("writes are refused: the disk of this Region's database is full")
+	case isLost(err):
+		s.log.Error("the database cannot be reached", "error", err)
+		return aws.Unavailable("writes are refused: this Region's database cannot be reached")
+	}
+	return fmt.Errorf("commit: %w", err)
+}

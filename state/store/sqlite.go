@@ -1,0 +1,443 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// sqliteEngine keeps the database in one file: one connection writes, a few read.
+type sqliteEngine struct {
+	writer  *sql.DB
+	readers *sql.DB
+	conn    *sql.Conn // the writer's only connection
+	texts   map[string]string
+	write   map[string]*sql.Stmt
+	many    map[string]*sql.Stmt // the same for manyRows rows at once
+	read    map[string]*sql.Stmt
+	lastID  int64
+	path    string
+}
+
+// manyRows is how many rows one multi-row statement takes.
+const manyRows = 32
+
+const readersMax = 4
+
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open lock: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("another process uses the store in %s: %w", dir, err)
+	}
+	return f, nil
+}
+
+func openSQLite(path string, cfg Config) (*sqliteEngine, error) {
+	cache := cfg.SQLiteCacheMiB
+	if cache == 0 {
+		cache = 64
+	}
+	dsn := func(pragmas ...string) string {
+		base := []string{"busy_timeout(10000)", "journal_mode(wal)", "synchronous(full)", "temp_store(memory)"}
+		q := "file:" + path + "?_pragma=page_size(8192)"
+		for _, p := range append(base, pragmas...) {
+			q += "&_pragma=" + p
+		}
+		return q
+	}
+	e := &sqliteEngine{texts: statements(sqliteText), path: path}
+	pragmas := []string{fmt.Sprintf("cache_size(-%d)", cache<<10), "wal_autocheckpoint(4000)"}
+	if cfg.SQLitePagesMax > 0 {
+		pragmas = append(pragmas, fmt.Sprintf("max_page_count(%d)", cfg.SQLitePagesMax))
+	}
+	var err error
+	if e.writer, err = sql.Open("sqlite", dsn(pragmas...)); err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	e.writer.SetMaxOpenConns(1)
+	if e.readers, err = sql.Open("sqlite", dsn("query_only(1)", "cache_size(-8192)")); err != nil {
+		return nil, fmt.Errorf("open database for reading: %w", err)
+	}
+	e.readers.SetMaxOpenConns(readersMax)
+	e.readers.SetMaxIdleConns(readersMax)
+	return e, nil
+}
+
+func (e *sqliteEngine) prepare(ctx context.Context, incarnation string) error {
+	var err error
+	if e.conn, err = e.writer.Conn(ctx); err != nil {
+		return err
+	}
+	if _, err := e.conn.ExecContext(ctx, e.texts["schema"]); err != nil {
+		return err
+	}
+	e.write, e.many, e.read = map[string]*sql.Stmt{}, map[string]*sql.Stmt{}, map[string]*sql.Stmt{}
+	for name, text := range e.texts {
+		if name == "schema" {
+			continue
+		}
+		if e.write[name], err = e.conn.PrepareContext(ctx, text); err != nil {
+			return fmt.Errorf("prepare %s: %w", name, err)
+		}
+		if strings.HasPrefix(text, "--") {
+			_, text, _ = strings.Cut(text, "\nSELECT")
+			text = "SELECT" + text
+		}
+		if strings.HasPrefix(text, "SELECT") {
+			if e.read[name], err = e.readers.PrepareContext(ctx, text); err != nil {
+				return fmt.Errorf("prepare %s: %w", name, err)
+			}
+		}
+	}
+	for name, columns := range map[string]int{"insert": 5, "index_add": 2} {
+		head, _, _ := strings.Cut(e.texts[name], "VALUES")
+		row := "(" + strings.TrimSuffix(strings.Repeat("?, ", columns), ", ") + ")"
+		text := head + "VALUES " + strings.TrimSuffix(strings.Repeat(row+", ", manyRows), ", ")
+		if e.many[name], err = e.conn.PrepareContext(ctx, text); err != nil {
+			return fmt.Errorf("prepare %s: %w", name, err)
+		}
+	}
+	for _, st := range streams {
+		var h head
+		err := e.write["head"].QueryRowContext(ctx, string(st)).Scan(&h.incarnation, &h.n, &h.hash)
+		if errors.Is(err, sql.ErrNoRows) {
+			_, err = e.write["head_set"].ExecContext(ctx, string(st), incarnation, 0, []byte{})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return e.write["max_id"].QueryRowContext(ctx).Scan(&e.lastID)
+}
+
+func (e *sqliteEngine) shared() bool { return false }
+
+func (e *sqliteEngine) close() error {
+	var errs []error
+	for _, set := range []map[string]*sql.Stmt{e.write, e.many, e.read} {
+		for _, st := range set {
+			if st != nil {
+				errs = append(errs, st.Close())
+			}
+		}
+	}
+	if e.conn != nil {
+		errs = append(errs, e.conn.Close())
+	}
+	return errors.Join(append(errs, e.readers.Close(), e.writer.Close())...)
+}
+
+func (e *sqliteEngine) size(context.Context) (int64, error) {
+	var total int64
+	for _, suffix := range []string{"", "-wal"} {
+		if st, err := os.Stat(e.path + suffix); err == nil {
+			total += st.Size()
+		}
+	}
+	return total, nil
+}
+
+func rowAt(st *sql.Stmt, p place) (*stored, error) {
+	r := stored{kind: p.kind, key: p.key}
+	err := st.QueryRow(p.kind, []byte(p.key)).Scan(&r.id, &r.rev, &r.body)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &r, nil
+}
+
+func rowsOf(st *sql.Stmt, scan func(*sql.Rows, *stored) error, args ...any) ([]stored, error) {
+	rows, err := st.Query(args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []stored
+	for rows.Next() {
+		var r stored
+		if err := scan(rows, &r); err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, rows.Err()
+}
+
+func scanFull(rows *sql.Rows, r *stored) error {
+	var key []byte
+	err := rows.Scan(&r.id, &r.kind, &key, &r.rev, &r.body)
+	r.key = string(key)
+	return err
+}
+
+func listRows(st *sql.Stmt, kind, from, before string, limit int) ([]stored, error) {
+	return rowsOf(st, func(rows *sql.Rows, r *stored) error {
+		var key []byte
+		err := rows.Scan(&r.id, &key, &r.rev, &r.body)
+		r.kind, r.key = kind, string(key)
+		return err
+	}, kind, []byte(from), []byte(before), limit)
+}
+
+func lookupRows(st *sql.Stmt, hash string, limit int) ([]stored, error) {
+	return rowsOf(st, scanFull, []byte(hash), limit)
+}
+
+// The engine's statements are short and bounded, so they take no context: a
+// cancelled one would only interrupt work that is nearly done.
+
+func (e *sqliteEngine) get(_ context.Context, p place) (*stored, error) {
+	return rowAt(e.read["get"], p)
+}
+
+func (e *sqliteEngine) list(_ context.Context, kind, from, before string, limit int) ([]stored, error) {
+	return listRows(e.read["list"], kind, from, before, limit)
+}
+
+func (e *sqliteEngine) lookup(_ context.Context, hash string, limit int) ([]stored, error) {
+	return lookupRows(e.read["lookup"], hash, limit)
+}
+
+func (e *sqliteEngine) scan(ctx context.Context, after int64, limit int, yield func(*stored) error) error {
+	for ctx.Err() == nil {
+		rows, err := rowsOf(e.read["scan"], scanFull, after, limit)
+		if err != nil {
+			return err
+		}
+		for i := range rows {
+			if err := yield(&rows[i]); err != nil {
+				return err
+			}
+			after = rows[i].id
+		}
+		if len(rows) < limit {
+			return nil
+		}
+	}
+	return ctx.Err()
+}
+
+func (e *sqliteEngine) head(_ context.Context, s Stream) (head, error) {
+	var h head
+	err := e.read["head"].QueryRow(string(s)).Scan(&h.incarnation, &h.n, &h.hash)
+	return h, err
+}
+
+func (e *sqliteEngine) blocks(_ context.Context, s Stream, after int64, limit int) ([]sealedBlock, error) {
+	rows, err := e.read["blocks"].Query(string(s), after, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []sealedBlock
+	for rows.Next() {
+		b := sealedBlock{stream: s}
+		if err := rows.Scan(&b.n, &b.incarnation, &b.at, &b.hash, &b.body); err != nil {
+			return nil, err
+		}
+		out = append(out, b)
+	}
+	return out, rows.Err()
+}
+
+func (e *sqliteEngine) blockHash(_ context.Context, s Stream, n int64) ([]byte, error) {
+	var hash []byte
+	err := e.read["block_hash"].QueryRow(string(s), n).Scan(&hash)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	return hash, err
+}
+
+func (e *sqliteEngine) trim(_ context.Context, s Stream, upTo, before int64) (int64, error) {
+	// A session may hold the writer's connection; the readers cannot write. The
+	// pool of one makes this wait for its turn outside any session.
+	res, err := e.write["trim"].Exec(string(s), upTo, before)
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
+func (e *sqliteEngine) reincarnate(_ context.Context, _, to string) error {
+	for _, st := range streams {
+		var h head
+		if err := e.write["head"].QueryRow(string(st)).Scan(&h.incarnation, &h.n, &h.hash); err != nil {
+			return err
+		}
+		if _, err := e.write["head_set"].Exec(string(st), to, h.n, h.hash); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *sqliteEngine) meta(_ context.Context, name string) (string, error) {
+	var v string
+	err := e.read["meta_get"].QueryRow(name).Scan(&v)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return v, err
+}
+
+// sqliteSession is one transaction on the writer's connection.
+type sqliteSession struct{ e *sqliteEngine }
+
+func (e *sqliteEngine) begin(context.Context) (session, error) {
+	if _, err := e.conn.ExecContext(context.Background(), "BEGIN IMMEDIATE"); err != nil {
+		return nil, err
+	}
+	return &sqliteSession{e}, nil
+}
+
+// prefetch needs no locks: one process writes.
+func (s *sqliteSession) prefetch(_ context.Context, _ []int64, places []place, hashes []string) ([]stored, map[string][]stored, error) {
+	var rows []stored
+	for _, p := range places {
+		r, err := rowAt(s.e.write["get"], p)
+		if err != nil {
+			return nil, nil, err
+		}
+		if r != nil {
+			rows = append(rows, *r)
+		}
+	}
+	hits := make(map[string][]stored, len(hashes))
+	for _, h := range hashes {
+		found, err := lookupRows(s.e.write["lookup"], h, lookupMax)
+		if err != nil {
+			return nil, nil, err
+		}
+		hits[h] = found
+	}
+	return rows, hits, nil
+}
+
+// lookupMax bounds the rows an update sees under one index value.
+const lookupMax = 1000
+
+func (s *sqliteSession) list(_ context.Context, kind, from, before string, limit int) ([]stored, error) {
+	return listRows(s.e.write["list"], kind, from, before, limit)
+}
+
+func (s *sqliteSession) nextID(context.Context) (int64, error) {
+	s.e.lastID++
+	return s.e.lastID, nil
+}
+
+// inRuns executes rows many at a time and the rest one by one.
+func (s *sqliteSession) inRuns(name string, n int, args func(i int) []any) error {
+	i := 0
+	for ; n-i >= manyRows; i += manyRows {
+		var all []any
+		for j := range manyRows {
+			all = append(all, args(i+j)...)
+		}
+		if _, err := s.e.many[name].Exec(all...); err != nil {
+			return err
+		}
+	}
+	for ; i < n; i++ {
+		if _, err := s.e.write[name].Exec(args(i)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *sqliteSession) write(_ context.Context, b *batch) ([]head, error) {
+	if err := s.inRuns("insert", len(b.inserts), func(i int) []any {
+		r := &b.inserts[i]
+		return []any{r.id, r.kind, []byte(r.key), r.rev, r.body}
+	}); err != nil {
+		return nil, err
+	}
+	for i := range b.updates {
+		r := &b.updates[i]
+		if _, err := s.e.write["update"].Exec(r.id, r.rev+1, r.body); err != nil {
+			return nil, err
+		}
+	}
+	for i := range b.deletes {
+		if _, err := s.e.write["delete"].Exec(b.deletes[i].id); err != nil {
+			return nil, err
+		}
+	}
+	for _, x := range b.indexDrops {
+		if _, err := s.e.write["index_drop"].Exec([]byte(x.hash), x.doc); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.inRuns("index_add", len(b.indexAdds), func(i int) []any {
+		return []any{[]byte(b.indexAdds[i].hash), b.indexAdds[i].doc}
+	}); err != nil {
+		return nil, err
+	}
+	heads := make([]head, 0, len(b.blocks))
+	for i := range b.blocks {
+		bl := &b.blocks[i]
+		var h head
+		if err := s.e.write["head"].QueryRow(string(bl.stream)).Scan(&h.incarnation, &h.n, &h.hash); err != nil {
+			return nil, err
+		}
+		if h.incarnation != bl.incarnation {
+			return nil, errForeign
+		}
+		h.n++
+		h.hash = chain(h.hash, bl.body)
+		if _, err := s.e.write["block_add"].Exec(string(bl.stream), h.n, h.incarnation, bl.at, h.hash, bl.body); err != nil {
+			return nil, err
+		}
+		if _, err := s.e.write["head_set"].Exec(string(bl.stream), h.incarnation, h.n, h.hash); err != nil {
+			return nil, err
+		}
+		heads = append(heads, h)
+	}
+	return heads, nil
+}
+
+func (s *sqliteSession) commit(context.Context) error {
+	_, err := s.e.conn.ExecContext(context.Background(), "COMMIT")
+	if err != nil {
+		s.rollback()
+	}
+	return err
+}
+
+func (s *sqliteSession) rollback() {
+	// A failed statement may have ended the transaction already.
+	_, _ = s.e.conn.ExecContext(context.Background(), "ROLLBACK")
+	_ = s.e.write["max_id"].QueryRow().Scan(&s.e.lastID)
+}
+
+func sqliteCode(err error) int {
+	if e, ok := errors.AsType[*sqlite.Error](err); ok {
+		return e.Code() & 0xff
+	}
+	return 0
+}
+
+func isFull(err error) bool {
+	return sqliteCode(err) == sqlite3.SQLITE_FULL || errors.Is(err, syscall.ENOSPC) || postgresCode(err) == "53100"
+}
+
+func isLost(err error) bool {
+	c := sqliteCode(err)
+	return c == sqlite3.SQLITE_IOERR || c == sqlite3.SQLITE_CANTOPEN || c == sqlite3.SQLITE_READONLY || postgresLost(err)
+}

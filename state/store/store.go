@@ -1,0 +1,329 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/everpoint/everpoint/aws"
+	"github.com/everpoint/everpoint/state/changelog"
+)
+
+// Config says where the database is and how the store behaves.
+type Config struct {
+	// Dir holds the SQLite file, its lock, the lineage file and, below keys/, the
+	// keysets unless Keys are given. Required.
+	Dir string
+	// PostgresURL selects PostgreSQL; empty means SQLite in Dir.
+	PostgresURL string
+	// Region names the Region whose stamps this store takes.
+	Region string
+	// GroupMax bounds the updates that one commit gathers; 0 means 512.
+	GroupMax int
+	// SQLiteCacheMiB is the page cache of the writer; 0 means 64.
+	SQLiteCacheMiB int
+	// SQLitePagesMax bounds the SQLite file, in pages of 8 KiB; 0 means no bound
+	// but the disk's. Writes beyond it are refused as on a full disk.
+	SQLitePagesMax int
+	// OneByOne makes every update a commit of its own: a measure to compare with.
+	OneByOne bool
+	// Fault, when set, is asked at each commit point ("begin", "write", "commit",
+	// "committed") and may fail it; simulation injects crashes here.
+	Fault func(point string) error
+}
+
+// Store keeps rows and logs. Open it, keep Run going, then use it; it is safe
+// for concurrent use.
+type Store struct {
+	cfg    Config
+	keys   *Keys
+	engine engine
+	clock  *changelog.Clock
+	now    func() time.Time
+	log    *slog.Logger
+
+	requests chan *request
+	stopped  chan struct{}
+	lock     *os.File
+
+	mu          sync.Mutex
+	incarnation string
+	heads       map[Stream]head
+	moved       chan struct{} // closed and replaced when a head moves
+	groups      Stats
+
+	encoder *zstd.Encoder // used by the writer only
+	decoder *zstd.Decoder
+}
+
+// Stats counts what the writer did since Open.
+type Stats struct {
+	Commits int64 // groups committed
+	Updates int64 // updates in them
+	Retries int64 // groups run again because another node was first
+}
+
+// blockBytesMax bounds one block after decompression; a longer one is corrupt.
+const blockBytesMax = 64 << 20
+
+// Open opens the database, making it when it is new, and checks its lineage.
+// It starts nothing: call Run.
+func Open(ctx context.Context, cfg Config, keys *Keys, now func() time.Time, log *slog.Logger) (*Store, error) {
+	if cfg.GroupMax == 0 {
+		cfg.GroupMax = 512
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make store directory: %w", err)
+	}
+	s := &Store{
+		cfg:      cfg,
+		keys:     keys,
+		clock:    changelog.NewClock(cfg.Region, now),
+		now:      now,
+		log:      log.With("component", "store"),
+		requests: make(chan *request, cfg.GroupMax),
+		stopped:  make(chan struct{}),
+		heads:    map[Stream]head{},
+		moved:    make(chan struct{}),
+	}
+	var err error
+	if s.encoder, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest),
+		zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(256<<10), zstd.WithLowerEncoderMem(true)); err != nil {
+		return nil, fmt.Errorf("make compressor: %w", err)
+	}
+	if s.decoder, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1),
+		zstd.WithDecoderMaxMemory(blockBytesMax), zstd.WithDecoderLowmem(true)); err != nil {
+		return nil, fmt.Errorf("make decompressor: %w", err)
+	}
+	if cfg.PostgresURL == "" {
+		if s.lock, err = lockDir(cfg.Dir); err != nil {
+			return nil, err
+		}
+		s.engine, err = openSQLite(filepath.Join(cfg.Dir, "everpoint.db"), cfg)
+	} else {
+		s.engine, err = openPostgres(ctx, cfg.PostgresURL)
+	}
+	if err == nil {
+		err = s.settle(ctx)
+	}
+	if err != nil {
+		s.release()
+		return nil, err
+	}
+	return s, nil
+}
+
+// settle makes the schema, learns the heads and checks the lineage.
+func (s *Store) settle(ctx context.Context) error {
+	if err := s.engine.prepare(ctx, newIncarnation()); err != nil {
+		return fmt.Errorf("prepare database: %w", err)
+	}
+	if err := s.checkLineage(ctx); err != nil {
+		return fmt.Errorf("check lineage: %w", err)
+	}
+	return s.learnHeads(ctx)
+}
+
+// Run commits updates until ctx ends and the last of them is answered, then
+// closes the database.
+func (s *Store) Run(ctx context.Context) error {
+	defer s.release()
+	var done sync.WaitGroup
+	done.Go(func() { s.watch(ctx) })
+	s.write(ctx)
+	done.Wait()
+	return s.saveLineage()
+}
+
+func (s *Store) release() {
+	if s.engine != nil {
+		if err := s.engine.close(); err != nil {
+			s.log.Warn("database did not close cleanly", "error", err)
+		}
+	}
+	if s.lock != nil {
+		s.lock.Close()
+	}
+	s.decoder.Close()
+}
+
+// watch keeps the lineage file and, where other nodes write too, the heads.
+func (s *Store) watch(ctx context.Context) {
+	heads := time.NewTicker(headPollInterval)
+	defer heads.Stop()
+	lineage := time.NewTicker(lineageInterval)
+	defer lineage.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-heads.C:
+			if s.engine.shared() {
+				if err := s.learnHeads(ctx); err != nil && ctx.Err() == nil {
+					s.log.WarnContext(ctx, "stream heads not read", "error", err)
+				}
+			}
+		case <-lineage.C:
+			if err := s.saveLineage(); err != nil {
+				s.log.WarnContext(ctx, "lineage not saved", "error", err)
+			}
+		}
+	}
+}
+
+const (
+	headPollInterval = 50 * time.Millisecond // how late a node hears of another's commit at most
+	lineageInterval  = time.Second
+)
+
+// Region is the Region this store belongs to.
+func (s *Store) Region() string { return s.cfg.Region }
+
+// Clock takes the Region's stamps.
+func (s *Store) Clock() *changelog.Clock { return s.clock }
+
+// Incarnation identifies this life of the database; see the package comment.
+func (s *Store) Incarnation() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.incarnation
+}
+
+// Stats returns the writer's counts.
+func (s *Store) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.groups
+}
+
+// Size returns the bytes the database occupies.
+func (s *Store) Size(ctx context.Context) (int64, error) { return s.engine.size(ctx) }
+
+// Blind returns the 16-byte keyed hash of the parts, for keys that a person
+// could be found by.
+func (s *Store) Blind(parts ...string) string {
+	h, err := s.keys.Blind(parts...)
+	if err != nil {
+		// HMAC over memory does not fail; a broken keyset is found when it is loaded.
+		panic(err)
+	}
+	return h
+}
+
+func (s *Store) indexHash(kind string, x Index) string {
+	return s.Blind("index", kind, x.Name, x.Value)
+}
+
+// Reader reads the committed state. It is safe for concurrent use while ctx lasts.
+func (s *Store) Reader(ctx context.Context) Reader { return &reader{s, ctx} }
+
+type reader struct {
+	s   *Store
+	ctx context.Context // a Reader is one call's view; it does not outlive it
+}
+
+func (r *reader) Get(k Kind, key string) ([]byte, error) {
+	row, err := r.s.engine.get(r.ctx, place{k.Name, key})
+	if err != nil || row == nil {
+		return nil, r.s.readError(err)
+	}
+	_, body, err := r.s.open(row)
+	return body, err
+}
+
+func (r *reader) List(k Kind, prefix, after string, limit int) ([]Row, error) {
+	rows, err := r.s.engine.list(r.ctx, k.Name, firstKey(prefix, after), prefixEnd(prefix), limit)
+	if err != nil {
+		return nil, r.s.readError(err)
+	}
+	return r.s.openAll(rows)
+}
+
+func (r *reader) Lookup(k Kind, x Index, limit int) ([]Row, error) {
+	rows, err := r.s.engine.lookup(r.ctx, r.s.indexHash(k.Name, x), limit)
+	if err != nil {
+		return nil, r.s.readError(err)
+	}
+	return r.s.openAll(rows)
+}
+
+// firstKey is the lowest key that starts with prefix and is above after.
+func firstKey(prefix, after string) string {
+	if after == "" {
+		return prefix
+	}
+	return max(prefix, after+"\x00")
+}
+
+func (s *Store) openAll(rows []stored) ([]Row, error) {
+	out := make([]Row, 0, len(rows))
+	for i := range rows {
+		_, body, err := s.open(&rows[i])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Row{rows[i].kind, rows[i].key, body})
+	}
+	return out, nil
+}
+
+// open unseals a row and splits it into the hashes it is indexed under and its body.
+func (s *Store) open(r *stored) ([]string, []byte, error) {
+	plain, err := s.keys.Unseal(r.body, place{r.kind, r.key}.aad())
+	if err != nil {
+		return nil, nil, fmt.Errorf("unseal %s row %d: %w", r.kind, r.id, err)
+	}
+	if len(plain) == 0 || len(plain) < 1+int(plain[0])*blindBytes {
+		return nil, nil, fmt.Errorf("%s row %d is corrupt", r.kind, r.id)
+	}
+	n := int(plain[0])
+	var hashes []string
+	for i := range n {
+		hashes = append(hashes, string(plain[1+i*blindBytes:1+(i+1)*blindBytes]))
+	}
+	return hashes, plain[1+n*blindBytes:], nil
+}
+
+func (s *Store) close(p place, hashes []string, body []byte) ([]byte, error) {
+	plain := make([]byte, 0, 1+len(hashes)*blindBytes+len(body))
+	plain = append(plain, byte(len(hashes)))
+	for _, h := range hashes {
+		plain = append(plain, h...)
+	}
+	plain = append(plain, body...)
+	return s.keys.Seal(plain, p.aad())
+}
+
+// Scan hands every row of a kind to yield, in the order they were first
+// written, until it returns an error. Rows written while it runs may or may not
+// be seen; their changes are above the head taken before.
+func (s *Store) Scan(ctx context.Context, k Kind, yield func(Row) error) error {
+	err := s.engine.scan(ctx, 0, 2000, func(r *stored) error {
+		if r.kind != k.Name {
+			return nil
+		}
+		_, body, err := s.open(r)
+		if err != nil {
+			return err
+		}
+		return yield(Row{r.kind, r.key, body})
+	})
+	return s.readError(err)
+}
+
+func (s *Store) readError(err error) error {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	if _, ok := errors.AsType[*aws.Fault](err); ok {
+		return err
+	}
+	return fmt.Errorf("read: %w", err)
+}

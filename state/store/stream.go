@@ -1,0 +1,231 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Block is one commit's records in one stream.
+type Block struct {
+	N           int64  // position in the stream, from 1, without gaps
+	Incarnation string // the life of the database that wrote it
+	At          time.Time
+	Hash        []byte // of the chain up to and with this block
+	Records     [][]byte
+}
+
+// Head returns the position of the stream's last block.
+func (s *Store) Head(st Stream) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.heads[st].n
+}
+
+// Wait returns when the stream has a block after n, or ctx ends.
+func (s *Store) Wait(ctx context.Context, st Stream, n int64) error {
+	for {
+		s.mu.Lock()
+		have, moved := s.heads[st].n, s.moved
+		s.mu.Unlock()
+		if have > n {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Blocks returns the stream's blocks after n in order, at most limit.
+func (s *Store) Blocks(ctx context.Context, st Stream, n int64, limit int) ([]Block, error) {
+	sealed, err := s.engine.blocks(ctx, st, n, limit)
+	if err != nil {
+		return nil, s.readError(err)
+	}
+	out := make([]Block, 0, len(sealed))
+	for i := range sealed {
+		b := &sealed[i]
+		records, err := s.openBlock(st, b.body)
+		if err != nil {
+			return nil, fmt.Errorf("open block %d of stream %s: %w", b.n, st, err)
+		}
+		out = append(out, Block{b.n, b.incarnation, time.UnixMilli(b.at).UTC(), b.hash, records})
+	}
+	return out, nil
+}
+
+// Trim removes the stream's blocks that are older than before and not after n.
+// It returns how many it removed.
+func (s *Store) Trim(ctx context.Context, st Stream, n int64, before time.Time) (int64, error) {
+	return s.engine.trim(ctx, st, n, before.UnixMilli())
+}
+
+func blockPlace(st Stream) string { return "log\x00" + string(st) }
+
+func (s *Store) sealBlock(st Stream, records [][]byte) ([]byte, error) {
+	size := 0
+	for _, r := range records {
+		size += len(r) + binary.MaxVarintLen32
+	}
+	plain := make([]byte, 0, size)
+	for _, r := range records {
+		plain = append(appendLength(plain, len(r)), r...)
+	}
+	return s.keys.Seal(s.encoder.EncodeAll(plain, make([]byte, 0, size/2+64)), blockPlace(st))
+}
+
+func (s *Store) openBlock(st Stream, sealed []byte) ([][]byte, error) {
+	packed, err := s.keys.Unseal(sealed, blockPlace(st))
+	if err != nil {
+		return nil, err
+	}
+	plain, err := s.decoder.DecodeAll(packed, nil)
+	if err != nil {
+		return nil, err
+	}
+	var records [][]byte
+	for len(plain) > 0 {
+		n, k := binary.Uvarint(plain)
+		if k <= 0 || n > uint64(len(plain)-k) {
+			return nil, errors.New("record is cut short")
+		}
+		records = append(records, plain[k:k+int(n):k+int(n)])
+		plain = plain[k+int(n):]
+	}
+	return records, nil
+}
+
+// chain links a block to the one before it.
+func chain(previous, body []byte) []byte {
+	h := sha256.New()
+	h.Write(previous)
+	h.Write(digest(body))
+	return h.Sum(nil)
+}
+
+func digest(body []byte) []byte {
+	d := sha256.Sum256(body)
+	return d[:]
+}
+
+func (s *Store) learnHeads(ctx context.Context) error {
+	heads := map[Stream]head{}
+	for _, st := range streams {
+		h, err := s.engine.head(ctx, st)
+		if err != nil {
+			return fmt.Errorf("read head of stream %s: %w", st, err)
+		}
+		heads[st] = h
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for st, h := range heads {
+		s.incarnation = h.incarnation
+		if h.n > s.heads[st].n || h.incarnation != s.heads[st].incarnation {
+			s.heads[st] = h
+			s.signal()
+		}
+	}
+	return nil
+}
+
+// signal wakes those that wait for a head; s.mu is held.
+func (s *Store) signal() {
+	close(s.moved)
+	s.moved = make(chan struct{})
+}
+
+// lineage is what a node remembers, beside the database, of how far it had seen
+// the streams come.
+type lineage struct {
+	Incarnation string
+	Heads       map[Stream]lineageHead
+}
+
+type lineageHead struct {
+	N    int64
+	Hash string // hex
+}
+
+func newIncarnation() string { return hex.EncodeToString(randomBytes(8)) }
+
+func (s *Store) lineagePath() string { return filepath.Join(s.cfg.Dir, "lineage.json") }
+
+// checkLineage compares the database with what this node had seen. A database
+// that is behind, or whose chain is another, was restored or rolled back.
+func (s *Store) checkLineage(ctx context.Context) error {
+	data, err := os.ReadFile(s.lineagePath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var seen lineage
+	if err := json.Unmarshal(data, &seen); err != nil {
+		return fmt.Errorf("parse lineage file: %w", err)
+	}
+	for _, st := range streams {
+		was := seen.Heads[st]
+		h, err := s.engine.head(ctx, st)
+		if err != nil {
+			return err
+		}
+		why := ""
+		switch hash, err := s.engine.blockHash(ctx, st, was.N); {
+		case err != nil:
+			return err
+		case h.n < was.N:
+			why = "the database is behind what this node had seen"
+		case hash != nil && hex.EncodeToString(hash) != was.Hash:
+			why = "the database's chain is not the one this node had seen"
+		}
+		if why == "" {
+			continue
+		}
+		return s.reincarnate(ctx, h.incarnation, why, st, was.N, h.n)
+	}
+	return nil
+}
+
+// reincarnate gives the database a new incarnation, once for all its nodes.
+func (s *Store) reincarnate(ctx context.Context, from, why string, st Stream, seen, have int64) error {
+	to := newIncarnation()
+	if err := s.engine.reincarnate(ctx, from, to); err != nil {
+		return fmt.Errorf("take a new incarnation: %w", err)
+	}
+	s.log.WarnContext(ctx, "database was restored or rolled back; new incarnation taken",
+		"reason", why, "stream", string(st), "seen", seen, "have", have, "incarnation", to)
+	return nil
+}
+
+func (s *Store) saveLineage() error {
+	s.mu.Lock()
+	l := lineage{Incarnation: s.incarnation, Heads: map[Stream]lineageHead{}}
+	for st, h := range s.heads {
+		if h.n > 0 {
+			l.Heads[st] = lineageHead{h.n, hex.EncodeToString(h.hash)}
+		}
+	}
+	s.mu.Unlock()
+	data, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	if old, err := os.ReadFile(s.lineagePath()); err == nil && bytes.Equal(old, data) {
+		return nil
+	}
+	return writeFile(s.lineagePath(), data, 0o600)
+}

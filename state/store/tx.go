@@ -1,0 +1,268 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/everpoint/everpoint/state/changelog"
+)
+
+// Tx is one update's view: the committed rows, what its neighbours in the same
+// commit wrote before it, and its own writes. It is used by one goroutine, and
+// not after the update's function returned.
+type Tx struct {
+	s      *Store
+	g      *group
+	rows   map[place]*entry
+	byHash map[string][]place
+	facts  [][]byte
+	after  []func()
+}
+
+// entry is a row as an update left it.
+type entry struct {
+	kind   Kind
+	id     int64 // 0: not in the database
+	rev    int64
+	hashes []string // it is indexed under
+	body   []byte   // nil: there is no row
+	// change is what followers are told: the body, or a document's tombstone.
+	change []byte
+	// was is what the database holds the row under, to take away.
+	was   []string
+	dirty bool
+}
+
+// Now is the node's time.
+func (tx *Tx) Now() time.Time { return tx.s.now() }
+
+// Stamp takes a stamp above all of seen.
+func (tx *Tx) Stamp(seen ...changelog.Stamp) changelog.Stamp { return tx.s.clock.Next(seen...) }
+
+// Blind is [Store.Blind].
+func (tx *Tx) Blind(parts ...string) string { return tx.s.Blind(parts...) }
+
+func (tx *Tx) find(p place) (*entry, error) {
+	if e, ok := tx.rows[p]; ok {
+		return e, nil
+	}
+	return tx.g.find(p)
+}
+
+// Get returns the row's body; nil when there is none.
+func (tx *Tx) Get(k Kind, key string) ([]byte, error) {
+	e, err := tx.find(place{k.Name, key})
+	if err != nil {
+		return nil, err
+	}
+	return e.body, nil
+}
+
+// Put writes the row, whose body is in the form of the kind's rule, under the
+// given index values and no others.
+func (tx *Tx) Put(k Kind, key string, body []byte, indexes ...Index) error {
+	if body == nil {
+		return fmt.Errorf("store: put of %s without a body", k.Name)
+	}
+	if len(indexes) > 255 {
+		return fmt.Errorf("store: put of %s under %d index values", k.Name, len(indexes))
+	}
+	var hashes []string
+	for _, x := range indexes {
+		if h := tx.s.indexHash(k.Name, x); !slices.Contains(hashes, h) {
+			hashes = append(hashes, h)
+		}
+	}
+	return tx.set(k, key, body, body, hashes)
+}
+
+// Remove removes the row; removing what is not there does nothing.
+func (tx *Tx) Remove(k Kind, key string) error {
+	e, err := tx.find(place{k.Name, key})
+	if err != nil || e.body == nil {
+		return err
+	}
+	var change []byte
+	if k.Rule == changelog.RuleDocument {
+		d, err := changelog.DecodeDocument(e.body)
+		if err != nil {
+			return fmt.Errorf("read %s before removing it: %w", k.Name, err)
+		}
+		change = changelog.AppendDocument(nil, changelog.Document{Epoch: d.Epoch, Version: d.Version + 1})
+	}
+	return tx.set(k, key, nil, change, nil)
+}
+
+func (tx *Tx) set(k Kind, key string, body, change []byte, hashes []string) error {
+	p := place{k.Name, key}
+	e, err := tx.find(p)
+	if err != nil {
+		return err
+	}
+	n := *e
+	n.kind, n.body, n.change, n.hashes, n.dirty = k, body, change, hashes, true
+	tx.rows[p] = &n
+	for _, h := range hashes {
+		tx.byHash[h] = append(tx.byHash[h], p)
+	}
+	return nil
+}
+
+// List returns rows of a kind in key order whose key starts with prefix and is
+// above after, at most limit.
+func (tx *Tx) List(k Kind, prefix, after string, limit int) ([]Row, error) {
+	changed := map[place]*entry{}
+	for p, e := range tx.g.rows {
+		if e.dirty && p.kind == k.Name && strings.HasPrefix(p.key, prefix) && p.key > after {
+			changed[p] = e
+		}
+	}
+	for p, e := range tx.rows {
+		if p.kind == k.Name && strings.HasPrefix(p.key, prefix) && p.key > after {
+			changed[p] = e
+		}
+	}
+	rows, err := tx.g.session.list(tx.g.ctx, k.Name, firstKey(prefix, after), prefixEnd(prefix), limit+len(changed))
+	if err != nil {
+		return nil, err
+	}
+	var out []Row
+	for i := range rows {
+		p := place{rows[i].kind, rows[i].key}
+		if _, ok := changed[p]; ok {
+			continue
+		}
+		_, body, err := tx.s.open(&rows[i])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Row{p.kind, p.key, body})
+	}
+	for p, e := range changed {
+		if e.body != nil {
+			out = append(out, Row{p.kind, p.key, e.body})
+		}
+	}
+	slices.SortFunc(out, func(a, b Row) int { return strings.Compare(a.Key, b.Key) })
+	return out[:min(limit, len(out))], nil
+}
+
+// Lookup returns the rows of a kind with an index value, at most limit: those
+// of the database first, in the order they were first written.
+func (tx *Tx) Lookup(k Kind, x Index, limit int) ([]Row, error) {
+	h := tx.s.indexHash(k.Name, x)
+	places, err := tx.g.lookup(h)
+	if err != nil {
+		return nil, err
+	}
+	var out []Row
+	seen := map[place]bool{}
+	for _, list := range [][]place{places, tx.g.byHash[h], tx.byHash[h]} {
+		for _, p := range list {
+			if seen[p] || len(out) == limit {
+				continue
+			}
+			seen[p] = true
+			e, err := tx.find(p)
+			if err != nil {
+				return nil, err
+			}
+			if e.body != nil && slices.Contains(e.hashes, h) {
+				out = append(out, Row{p.kind, p.key, e.body})
+			}
+		}
+	}
+	return out, nil
+}
+
+// Append adds a fact to the event stream; it becomes visible with the commit.
+func (tx *Tx) Append(fact []byte) { tx.facts = append(tx.facts, fact) }
+
+// AfterCommit has f called once the update is on disk, before Update returns.
+// It must be short and must not call the store.
+func (tx *Tx) AfterCommit(f func()) { tx.after = append(tx.after, f) }
+
+var (
+	_ Reader = (*Tx)(nil)
+	_ Reader = (*reader)(nil)
+)
+
+// Load reads a RuleDocument or RuleLocal row that Save wrote; nil when there is none.
+func Load[T any](r Reader, k Kind, key string) (*T, error) {
+	body, err := r.Get(k, key)
+	if err != nil || body == nil {
+		return nil, err
+	}
+	return Decode[T](k, body)
+}
+
+// Decode reads the body of a row that Save wrote.
+func Decode[T any](k Kind, body []byte) (*T, error) {
+	if k.Rule == changelog.RuleDocument {
+		d, err := changelog.DecodeDocument(body)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", k.Name, err)
+		}
+		body = d.Body
+	}
+	v := new(T)
+	if err := json.Unmarshal(body, v); err != nil {
+		return nil, fmt.Errorf("read %s: %w", k.Name, err)
+	}
+	return v, nil
+}
+
+// Save writes v as JSON. A RuleDocument row's version rises by one.
+func Save[T any](tx *Tx, k Kind, key string, v *T, indexes ...Index) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", k.Name, err)
+	}
+	if k.Rule == changelog.RuleDocument {
+		d := changelog.Document{Version: 1, Body: body}
+		old, err := tx.Get(k, key)
+		if err != nil {
+			return err
+		}
+		if old != nil {
+			was, err := changelog.DecodeDocument(old)
+			if err != nil {
+				return fmt.Errorf("read %s before writing it: %w", k.Name, err)
+			}
+			d.Epoch, d.Version = was.Epoch, was.Version+1
+		}
+		body = changelog.AppendDocument(nil, d)
+	}
+	return tx.Put(k, key, body, indexes...)
+}
+
+// Update runs fn over a Tx and returns when what it wrote is durable. See the
+// package comment for what fn may and may not do. When ctx ends before the
+// update was taken up, nothing was written; afterwards Update waits for the
+// outcome, which is bounded by the database's own time limits.
+func (s *Store) Update(ctx context.Context, fn func(*Tx) error, touch ...Touch) error {
+	r := &request{ctx: ctx, fn: fn, touch: touch, done: make(chan struct{})}
+	select {
+	case s.requests <- r:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.stopped:
+		return errStopped
+	}
+	select {
+	case <-r.done:
+		return r.err
+	case <-s.stopped:
+		// The writer may have answered just before it stopped.
+		select {
+		case <-r.done:
+			return r.err
+		default:
+			return errStopped
+		}
+	}
+}
