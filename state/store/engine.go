@@ -22,6 +22,9 @@ type engine interface {
 	blocks(ctx context.Context, s Stream, after int64, limit int) ([]sealedBlock, error)
 	blockHash(ctx context.Context, s Stream, n int64) ([]byte, error)
 	trim(ctx context.Context, s Stream, upTo int64, beforeMillis int64) (int64, error)
+	// confirm says whether a block is there, waiting for a commit of it that may
+	// still be under way: the answer after a connection broke in a COMMIT.
+	confirm(ctx context.Context, s Stream, h head) (bool, error)
 	// reincarnate gives every stream a new incarnation unless another node did.
 	reincarnate(ctx context.Context, from, to string) error
 	meta(ctx context.Context, name string) (string, error)
@@ -85,6 +88,13 @@ func (b *batch) empty() bool {
 	return len(b.inserts)+len(b.updates)+len(b.deletes)+len(b.blocks) == 0
 }
 
+// engineError is a failure of the database inside an update's function: the
+// whole commit fails with it, not just that update.
+type engineError struct{ err error }
+
+func (e *engineError) Error() string { return e.err.Error() }
+func (e *engineError) Unwrap() error { return e.err }
+
 var (
 	// errConflict: another node changed what this commit read; run it again.
 	errConflict = errors.New("store: another node changed a row first")
@@ -98,12 +108,18 @@ var sqliteText string
 //go:embed sql/postgres.sql
 var postgresText string
 
-// statements cuts a text into its named statements.
+// statements cuts a text into its named statements, without the comments.
 func statements(text string) map[string]string {
 	out := map[string]string{}
 	for _, part := range strings.Split(text, "-- name: ")[1:] {
 		name, body, _ := strings.Cut(part, "\n")
-		out[strings.TrimSpace(name)] = strings.TrimSpace(body)
+		var lines []string
+		for line := range strings.Lines(body) {
+			if !strings.HasPrefix(line, "--") {
+				lines = append(lines, line)
+			}
+		}
+		out[strings.TrimSpace(name)] = strings.TrimSuffix(strings.TrimSpace(strings.Join(lines, "")), ";")
 	}
 	return out
 }

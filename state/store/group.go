@@ -99,15 +99,16 @@ const conflictsMax = 50
 
 func (s *Store) commit(ctx context.Context, reqs []*request) {
 	var err error
+	var lost []place // what an earlier try wrote and lost: named in advance from then on
 	for try := 0; ; try++ {
-		err = s.try(ctx, reqs)
-		if errors.Is(err, errForeign) {
-			if lerr := s.learnHeads(ctx); lerr != nil {
-				err = lerr
-				break
-			}
+		lost, err = s.try(ctx, reqs, lost)
+		again := errors.Is(err, errConflict)
+		if back, ok := errors.AsType[*wentBack](err); ok {
+			again, err = true, s.goOn(ctx, back)
+		} else if errors.Is(err, errForeign) {
+			again, err = true, s.learnHeads(ctx)
 		}
-		if !errors.Is(err, errConflict) && !errors.Is(err, errForeign) || try == conflictsMax {
+		if !again || err != nil && !errors.Is(err, errConflict) || try == conflictsMax {
 			break
 		}
 		s.mu.Lock()
@@ -135,14 +136,15 @@ func (s *Store) fault(point string) error {
 	return s.cfg.Fault(point)
 }
 
-// try runs the group once.
-func (s *Store) try(ctx context.Context, reqs []*request) error {
+// try runs the group once, reading the named rows in advance. It returns the
+// rows that the group wrote.
+func (s *Store) try(ctx context.Context, reqs []*request, named []place) (wrote []place, err error) {
 	if err := s.fault("begin"); err != nil {
-		return err
+		return nil, err
 	}
 	ses, err := s.engine.begin(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	open := true
 	defer func() {
@@ -154,8 +156,8 @@ func (s *Store) try(ctx context.Context, reqs []*request) error {
 		s: s, ctx: ctx, session: ses,
 		rows: map[place]*entry{}, hits: map[string][]place{}, byHash: map[string][]place{},
 	}
-	if err := g.prefetch(reqs); err != nil {
-		return err
+	if err := g.prefetch(reqs, named); err != nil {
+		return g.order, err
 	}
 	live := 0
 	for _, r := range reqs {
@@ -165,8 +167,8 @@ func (s *Store) try(ctx context.Context, reqs []*request) error {
 			continue
 		}
 		r.err = g.run(r)
-		if errors.Is(r.err, errConflict) {
-			return r.err
+		if broken, ok := errors.AsType[*engineError](r.err); ok {
+			return g.order, broken.err
 		}
 		if r.err == nil {
 			live++
@@ -174,30 +176,35 @@ func (s *Store) try(ctx context.Context, reqs []*request) error {
 	}
 	b, err := g.batch()
 	if err != nil {
-		return err
+		return g.order, err
 	}
 	if b.empty() {
-		return nil
+		return nil, nil
 	}
 	if err := s.fault("write"); err != nil {
-		return err
+		return g.order, err
 	}
 	heads, err := ses.write(ctx, b)
 	if err != nil {
-		return err
+		return g.order, err
 	}
-	if err := s.checkHeads(ctx, b, heads); err != nil {
-		return err
+	if err := s.checkHeads(b, heads); err != nil {
+		return g.order, err
 	}
 	if err := s.fault("commit"); err != nil {
-		return err
+		return g.order, err
 	}
 	open = false
 	if err := ses.commit(ctx); err != nil {
-		return err
+		if !isLost(err) || len(heads) == 0 {
+			return g.order, err
+		}
+		if found, cerr := s.engine.confirm(ctx, b.blocks[0].stream, heads[0]); cerr != nil || !found {
+			return g.order, err
+		}
 	}
 	if err := s.fault("committed"); err != nil {
-		return err
+		return g.order, err
 	}
 	s.mu.Lock()
 	for i, h := range heads {
@@ -211,36 +218,60 @@ func (s *Store) try(ctx context.Context, reqs []*request) error {
 		s.signal()
 	}
 	s.mu.Unlock()
-	return nil
+	return nil, nil
+}
+
+// wentBack is a stream that hands out a position which this node has seen.
+type wentBack struct {
+	stream Stream
+	seen   head
+	have   int64
+}
+
+func (w *wentBack) Error() string {
+	return fmt.Sprintf("stream %s went back from %d to %d", w.stream, w.seen.n, w.have)
 }
 
 // checkHeads notices, before the commit, a database that went back under a
-// running node: a stream that hands out a position which this node has seen.
-func (s *Store) checkHeads(ctx context.Context, b *batch, heads []head) error {
+// running node.
+func (s *Store) checkHeads(b *batch, heads []head) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for i, h := range heads {
-		st := b.blocks[i].stream
-		s.mu.Lock()
-		seen := s.heads[st]
-		s.mu.Unlock()
-		if h.n > seen.n {
-			continue
+		if st := b.blocks[i].stream; h.n <= s.heads[st].n {
+			return &wentBack{st, s.heads[st], h.n - 1}
 		}
-		if err := s.reincarnate(ctx, seen.incarnation, "the database went back under a running node", st, seen.n, h.n-1); err != nil {
-			return err
-		}
-		s.mu.Lock()
-		s.heads[st] = head{incarnation: "", n: h.n - 1}
-		s.mu.Unlock()
-		return errForeign
 	}
 	return nil
 }
 
-func (g *group) prefetch(reqs []*request) error {
+// goOn takes a new incarnation after the database went back, and starts from
+// where it now is.
+func (s *Store) goOn(ctx context.Context, w *wentBack) error {
+	if err := s.reincarnate(ctx, w.seen.incarnation, w.Error(), w.stream, w.seen.n, w.have); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	clear(s.heads)
+	s.mu.Unlock()
+	return s.learnHeads(ctx)
+}
+
+func (g *group) prefetch(reqs []*request, named []place) error {
 	var places []place
 	var hashes []string
 	var locks []int64
 	seen := map[place]bool{}
+	read := func(p place) {
+		if !seen[p] {
+			seen[p] = true
+			places = append(places, p)
+			locks = append(locks, lockOf(p.kind+"\x00"+p.key))
+		}
+	}
+	for _, p := range named {
+		read(p)
+	}
 	for _, r := range reqs {
 		for _, t := range r.touch {
 			if t.Key == "" {
@@ -252,12 +283,7 @@ func (g *group) prefetch(reqs []*request) error {
 				}
 				continue
 			}
-			p := place{t.Kind.Name, t.Key}
-			if !seen[p] {
-				seen[p] = true
-				places = append(places, p)
-				locks = append(locks, lockOf(p.kind+"\x00"+p.key))
-			}
+			read(place{t.Kind.Name, t.Key})
 		}
 	}
 	if len(places)+len(hashes) == 0 {
@@ -325,7 +351,7 @@ func (g *group) find(p place) (*entry, error) {
 	}
 	rows, _, err := g.session.prefetch(g.ctx, nil, []place{p}, nil)
 	if err != nil {
-		return nil, err
+		return nil, &engineError{err}
 	}
 	g.rows[p] = &entry{}
 	for i := range rows {
@@ -342,7 +368,7 @@ func (g *group) lookup(h string) ([]place, error) {
 	}
 	_, hits, err := g.session.prefetch(g.ctx, nil, nil, []string{h})
 	if err != nil {
-		return nil, err
+		return nil, &engineError{err}
 	}
 	if err := g.holdHits(h, hits[h]); err != nil {
 		return nil, err

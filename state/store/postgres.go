@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -238,6 +239,23 @@ func (e *postgresEngine) blockHash(ctx context.Context, s Stream, n int64) ([]by
 		return nil, nil
 	}
 	return hash, err
+}
+
+func (e *postgresEngine) confirm(ctx context.Context, s Stream, h head) (found bool, err error) {
+	err = pgx.BeginFunc(ctx, e.pool, func(tx pgx.Tx) error {
+		// The head row is held by a commit that is still under way.
+		if _, err := scanHead(tx.QueryRow(ctx, e.texts["head"]+" FOR UPDATE", string(s))); err != nil {
+			return err
+		}
+		var hash []byte
+		err := tx.QueryRow(ctx, e.texts["block_hash"], string(s), h.n).Scan(&hash)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		found = bytes.Equal(hash, h.hash)
+		return err
+	})
+	return found, err
 }
 
 func (e *postgresEngine) trim(ctx context.Context, s Stream, upTo, before int64) (int64, error) {

@@ -91,10 +91,6 @@ func (e *sqliteEngine) prepare(ctx context.Context, incarnation string) error {
 		if e.write[name], err = e.conn.PrepareContext(ctx, text); err != nil {
 			return fmt.Errorf("prepare %s: %w", name, err)
 		}
-		if strings.HasPrefix(text, "--") {
-			_, text, _ = strings.Cut(text, "\nSELECT")
-			text = "SELECT" + text
-		}
 		if strings.HasPrefix(text, "SELECT") {
 			if e.read[name], err = e.readers.PrepareContext(ctx, text); err != nil {
 				return fmt.Errorf("prepare %s: %w", name, err)
@@ -264,6 +260,9 @@ func (e *sqliteEngine) blockHash(_ context.Context, s Stream, n int64) ([]byte, 
 	return hash, err
 }
 
+// confirm is never in doubt: there is no connection to break.
+func (e *sqliteEngine) confirm(context.Context, Stream, head) (bool, error) { return false, nil }
+
 func (e *sqliteEngine) trim(_ context.Context, s Stream, upTo, before int64) (int64, error) {
 	// A session may hold the writer's connection; the readers cannot write. The
 	// pool of one makes this wait for its turn outside any session.
@@ -280,7 +279,8 @@ func (e *sqliteEngine) reincarnate(_ context.Context, _, to string) error {
 		if err := e.write["head"].QueryRow(string(st)).Scan(&h.incarnation, &h.n, &h.hash); err != nil {
 			return err
 		}
-		if _, err := e.write["head_set"].Exec(string(st), to, h.n, h.hash); err != nil {
+		// An empty blob is read as nil, which would be written as NULL.
+		if _, err := e.write["head_set"].Exec(string(st), to, h.n, append([]byte{}, h.hash...)); err != nil {
 			return err
 		}
 	}

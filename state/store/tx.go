@@ -128,7 +128,7 @@ func (tx *Tx) List(k Kind, prefix, after string, limit int) ([]Row, error) {
 	}
 	rows, err := tx.g.session.list(tx.g.ctx, k.Name, firstKey(prefix, after), prefixEnd(prefix), limit+len(changed))
 	if err != nil {
-		return nil, err
+		return nil, &engineError{err}
 	}
 	var out []Row
 	for i := range rows {
