@@ -290,11 +290,10 @@ var PutMetricAlarm = wire.Define[PutMetricAlarmInput, wire.Empty](wire.Op{
 
 // PutMetricData is the operation of that name.
 var PutMetricData = wire.Define[PutMetricDataInput, wire.Empty](wire.Op{
-	Name:       "PutMetricData",
-	Service:    Service,
-	Input:      PutMetricDataInputSchema,
-	Errors:     []*wire.Schema{InternalServiceFaultSchema, InvalidParameterCombinationExceptionSchema, InvalidParameterValueExceptionSchema, MissingRequiredParameterExceptionSchema},
-	Compressed: true,
+	Name:    "PutMetricData",
+	Service: Service,
+	Input:   PutMetricDataInputSchema,
+	Errors:  []*wire.Schema{InternalServiceFaultSchema, InvalidParameterCombinationExceptionSchema, InvalidParameterValueExceptionSchema, MissingRequiredParameterExceptionSchema},
 })
 
 // PutMetricStream is the operation of that name.

@@ -52,7 +52,6 @@ type Op struct {
 	Unsigned   bool // may be called without a signature
 	Idempotent bool // the model says that repeating it is harmless
 	FoldCase   bool // literal path segments match in any case
-	Compressed bool // clients may send the body gzip-encoded
 	Absent     bool // it will never exist here: answers as an unknown operation
 
 	in, out reflect.Type

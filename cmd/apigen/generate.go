@@ -478,7 +478,6 @@ func (g *generator) operations() string {
 			{"Unsigned", op.Unsigned},
 			{"Idempotent", op.Idempotent},
 			{"FoldCase", op.FoldCase},
-			{"Compressed", len(op.Compressed) > 0},
 			{"Absent", g.Absent[n] != ""},
 		} {
 			if f.set {

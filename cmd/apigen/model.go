@@ -46,8 +46,8 @@ type operation struct {
 	Unsigned   bool            `json:"unsigned"`
 	Idempotent bool            `json:"idempotent"`
 	FoldCase   bool            `json:"foldCase"`
-	Compressed []string        `json:"requestCompression"`
-	Paginated  json.RawMessage `json:"paginated"` // for clients; nothing here reads it
+	Compressed json.RawMessage `json:"requestCompression"` // for clients too
+	Paginated  json.RawMessage `json:"paginated"`          // for clients; nothing here reads it
 }
 
 type shape struct {
