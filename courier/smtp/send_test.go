@@ -259,6 +259,11 @@ func TestCtxEnds(t *testing.T) {
 				if o.Status != c.status || !strings.Contains(o.Detail, "enough") || time.Since(began) != 0 {
 					t.Errorf("%+v after %v, want %s", o, time.Since(began), c.status)
 				}
+				// What is taken back is taken back now, not when the server speaks next.
+				synctest.Wait()
+				if open := r.client.Stats().Open; open != int64(c.stored) {
+					t.Errorf("%d connections are open", open)
+				}
 				close(hold)
 				synctest.Wait()
 				if o := r.client.Send(t.Context(), message(2, "bob@people.example")); o.Status != courier.Accepted {
@@ -318,6 +323,10 @@ func TestCtxEndsWithinTheContent(t *testing.T) {
 		cancel()
 		if o := <-out; o.Status != courier.Deferred {
 			t.Errorf("%+v", o)
+		}
+		synctest.Wait()
+		if open := r.client.Stats().Open; open != 0 {
+			t.Errorf("%d connections are open", open)
 		}
 		close(hold)
 		synctest.Wait()
