@@ -34,6 +34,9 @@
 // becomes U+FFFD) and refuses NaN and infinities. Map keys are written sorted,
 // so equal values have equal bytes.
 //
+// The strings of a small request (16 KiB) share one copy of its body: whoever
+// keeps a few of them for long clones them. [UnmarshalJSON] copies each.
+//
 // # Faults
 //
 // A room returns an aws.Fault or a generated exception; one table (faults.go)

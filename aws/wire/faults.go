@@ -251,6 +251,8 @@ func (m *Match) problem(err error) problem {
 		p.message = "An internal error occurred. The request id identifies it in the server's log."
 	case p.message == "" && k == aws.KindUnavailable:
 		p.message = "The request could not be completed in time."
+	case p.message == "" && k == aws.KindMissingToken && m.Protocol == AWSQuery:
+		p.message = "Request is missing Authentication Token"
 	case p.message == "" && k == aws.KindMissingToken:
 		p.message = "Missing Authentication Token"
 	}

@@ -18,7 +18,11 @@ import (
 type reader struct {
 	scanner
 	checker
+	scratch []string // gathers a list before its length is known
 }
+
+// scratchMax is how many strings a pooled reader keeps room for.
+const scratchMax = 256
 
 var readers = sync.Pool{New: func() any { return &reader{checker: checker{path: make([]step, 0, 16)}} }}
 
@@ -383,17 +387,13 @@ func (d *reader) strings() ([]string, bool) {
 	if !d.enter() {
 		return nil, false
 	}
-	l := []string{}
+	l := d.scratch[:0]
 	for i, first := 0, true; d.more(first, ']'); i, first = i+1, false {
 		switch {
 		case d.peek() == '"':
 			s, ok := d.text()
 			if !ok {
 				return nil, false
-			}
-			if len(l) == 0 {
-				// Attributes hold one value far more often than several.
-				l = make([]string, 0, 1)
 			}
 			l = append(l, s)
 		case d.null():
@@ -406,7 +406,13 @@ func (d *reader) strings() ([]string, bool) {
 			d.pop()
 		}
 	}
-	return l, d.err == nil
+	out := make([]string, len(l))
+	copy(out, l)
+	clear(l)
+	if cap(l) <= scratchMax {
+		d.scratch = l
+	}
+	return out, d.err == nil
 }
 
 func (d *reader) mapping(p *plan, m *Member, v reflect.Value) bool {
@@ -495,6 +501,9 @@ func (d *reader) entries(quiet bool, p *plan, each func(string) bool, drop func(
 		if d.null() {
 			drop(k)
 			continue
+		}
+		if !d.share {
+			k = strings.Clone(k)
 		}
 		d.push(step{name: k, key: true, quiet: quiet})
 		if key.Type == Enum {

@@ -99,12 +99,16 @@ func (c *scanner) more(first bool, end byte) bool {
 	return true
 }
 
-// key reads an object's key and its colon.
+// key reads an object's key and its colon. The key may be part of the text:
+// who keeps it must clone it.
 func (c *scanner) key() (string, bool) {
 	if c.peek() != '"' {
 		return "", c.fail("expected a key in quotes")
 	}
+	share := c.share
+	c.share = true
 	k, ok := c.text()
+	c.share = share
 	if !ok {
 		return "", false
 	}
