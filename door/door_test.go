@@ -103,6 +103,7 @@ func TestFailures(t *testing.T) {
 
 func TestAccepted(t *testing.T) {
 	f := serve(t, Config{})
+	own := sigv4.Credentials{AccessKeyID: testKeyID, Secret: testSecret}
 	for _, d := range dialects {
 		for _, form := range []string{"header", "presigned", "behind_14_minutes"} {
 			t.Run(d.name+"/"+form, func(t *testing.T) {
@@ -112,13 +113,13 @@ func TestAccepted(t *testing.T) {
 				case "header":
 					sign(r, sent, d.service)
 				case "presigned":
-					u, err := sigv4.Presign(r, sha256.Sum256(sent), sigv4.Credentials{AccessKeyID: testKeyID, Secret: testSecret}, testRegion, d.service, time.Minute, time.Now())
+					u, err := sigv4.Presign(r, sha256.Sum256(sent), own, testRegion, d.service, time.Minute, time.Now())
 					if err != nil {
 						t.Fatal(err)
 					}
 					r.URL, _ = r.URL.Parse(u)
 				default:
-					signAs(r, sent, sigv4.Credentials{AccessKeyID: testKeyID, Secret: testSecret}, testRegion, d.service, time.Now().Add(-14*time.Minute))
+					signAs(r, sent, own, testRegion, d.service, time.Now().Add(-14*time.Minute))
 				}
 				resp, body := do(t, r)
 				if resp.StatusCode != 200 || !bytes.Contains(body, []byte("hello")) || !bytes.Contains(body, []byte(testRoot)) || !bytes.Contains(body, []byte("127.0.0.1")) {

@@ -86,10 +86,12 @@ func TestTLS(t *testing.T) {
 		pool := certificate(t, certFile, keyFile, "localhost", key)
 		f := serve(t, Config{CertFile: certFile, KeyFile: keyFile})
 		good, weak := uint16(tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256), []uint16{
-			tls.TLS_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256, tls.TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA,
+			tls.TLS_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA,
+			tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256, tls.TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA,
 		}
 		if name == "ecdsa" {
-			good, weak = tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA, tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256}
+			good = tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+			weak = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA, tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256}
 		}
 		handshake := func(cfg *tls.Config) error {
 			cfg.RootCAs = pool

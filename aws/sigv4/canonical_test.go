@@ -67,21 +67,19 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		names := strings.Split(sig.SignedHeaders, ";")
-		if !slices.IsSorted(names) || len(slices.Compact(names)) != strings.Count(sig.SignedHeaders, ";")+1 || sig.SignedHeaders != strings.ToLower(sig.SignedHeaders) && isASCII(sig.SignedHeaders) {
+		count := len(names)
+		if !slices.IsSorted(names) || len(slices.Compact(names)) != count || strings.ContainsAny(sig.SignedHeaders, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") {
 			t.Fatalf("signed headers %q", sig.SignedHeaders)
 		}
 		s := sig.Scope
-		if sig.AccessKeyID == "" || s.String() != s.Date+"/"+s.Region+"/"+s.Service+"/"+s.Terminator || len(sig.timestamp) != len(basicTime) || sig.timestamp != sig.Time.Format(basicTime) {
+		if sig.AccessKeyID == "" || s.String() != s.Date+"/"+s.Region+"/"+s.Service+"/"+s.Terminator ||
+			len(sig.timestamp) != len(basicTime) || sig.timestamp != sig.Time.Format(basicTime) {
 			t.Fatalf("parsed %+v", sig)
 		}
 		if sig.Presigned != (authorization == "") && strings.Trim(authorization, " \t") != "" {
 			t.Fatalf("form of %+v", sig)
 		}
 	})
-}
-
-func isASCII(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return r > 127 })
 }
 
 func FuzzCanonical(f *testing.F) {
@@ -106,7 +104,6 @@ func FuzzCanonical(f *testing.F) {
 			t.Fatalf("query %q became %q", query, lines[2])
 		}
 		if again := string(s.appendQuery(nil, lines[2], false)); again != lines[2] {
-
 			t.Fatalf("query %q became %q, then %q", query, lines[2], again)
 		}
 		if strings.ContainsAny(lines[4], "\r\t") || strings.Contains(lines[4], "  ") {

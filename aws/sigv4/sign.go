@@ -34,13 +34,13 @@ func Sign(r *http.Request, bodySHA256 [sha256.Size]byte, c Credentials, region, 
 		r.Header.Set("X-Amz-Security-Token", string(c.SessionToken))
 	}
 	r.Header.Del("Authorization")
-	scope := scopeText(now, region, service)
+	scope := newScope(now, region, service)
 	signedHeaders := signable(r.Header)
-	signature, err := signRequest(r, r.URL.RawQuery, bodySHA256, c, region, service, now, signedHeaders)
+	signature, err := signRequest(r, r.URL.RawQuery, signedHeaders, bodySHA256, c.Secret, scope, now)
 	if err != nil {
 		return err
 	}
-	r.Header.Set("Authorization", algorithm+" Credential="+c.AccessKeyID+"/"+scope+
+	r.Header.Set("Authorization", algorithm+" Credential="+c.AccessKeyID+"/"+scope.String()+
 		", SignedHeaders="+signedHeaders+", Signature="+signature)
 	return nil
 }
@@ -55,20 +55,21 @@ func Presign(r *http.Request, bodySHA256 [sha256.Size]byte, c Credentials, regio
 		return "", fmt.Errorf("presign: expiry of %v is not from 1 second to 7 days", expires)
 	}
 	now = now.UTC()
+	scope := newScope(now, region, service)
 	signedHeaders := signable(r.Header)
 	var q []byte
 	if r.URL.RawQuery != "" {
 		q = append(append(q, r.URL.RawQuery...), '&')
 	}
 	q = append(q, "X-Amz-Algorithm="+algorithm+"&X-Amz-Credential="...)
-	q = appendEncoded(q, c.AccessKeyID+"/"+scopeText(now, region, service))
+	q = appendEncoded(q, c.AccessKeyID+"/"+scope.String())
 	q = append(q, "&X-Amz-Date="+now.Format(basicTime)+"&X-Amz-Expires="+strconv.FormatInt(seconds, 10)+"&X-Amz-SignedHeaders="...)
 	q = appendEncoded(q, signedHeaders)
 	if c.SessionToken != "" {
 		q = append(q, "&X-Amz-Security-Token="...)
 		q = appendEncoded(q, string(c.SessionToken))
 	}
-	signature, err := signRequest(r, string(q), bodySHA256, c, region, service, now, signedHeaders)
+	signature, err := signRequest(r, string(q), signedHeaders, bodySHA256, c.Secret, scope, now)
 	if err != nil {
 		return "", err
 	}
@@ -77,7 +78,10 @@ func Presign(r *http.Request, bodySHA256 [sha256.Size]byte, c Credentials, regio
 	return u.String(), nil
 }
 
-func signRequest(r *http.Request, rawQuery string, bodySHA256 [sha256.Size]byte, c Credentials, region, service string, now time.Time, signedHeaders string) (string, error) {
+// signRequest computes the signature of r with the given query.
+func signRequest(
+	r *http.Request, rawQuery, signedHeaders string, bodySHA256 [sha256.Size]byte, secret SecretKey, scope Scope, now time.Time,
+) (string, error) {
 	host := r.Host
 	if host == "" {
 		host = r.URL.Host
@@ -96,18 +100,18 @@ func signRequest(r *http.Request, rawQuery string, bodySHA256 [sha256.Size]byte,
 	if method == "" {
 		method = http.MethodGet
 	}
-	key := derive(c.Secret, now.Format(basicDate), region, service)
+	key := derive(secret, scope.Date, scope.Region, scope.Service)
 	s := scratches.Get().(*scratch)
 	defer s.release()
 	signature := s.sign(&canonical{
 		method: method, rawPath: r.URL.EscapedPath(), rawQuery: rawQuery, host: host,
 		header: r.Header, signedHeaders: signedHeaders, payloadHash: payload,
-	}, now.Format(basicTime), scopeText(now, region, service), &key)
+	}, now.Format(basicTime), scope.String(), &key)
 	return string(signature[:]), nil
 }
 
-func scopeText(now time.Time, region, service string) string {
-	return now.Format(basicDate) + "/" + region + "/" + service + "/" + terminator
+func newScope(now time.Time, region, service string) Scope {
+	return Scope{Date: now.Format(basicDate), Region: region, Service: service, Terminator: terminator}
 }
 
 // signable lists the headers to sign, Host included.
