@@ -64,6 +64,9 @@ type Config struct {
 	// MessagesPerConnection is how many messages a connection carries before
 	// it is closed; zero means 1000.
 	MessagesPerConnection int
+	// NoPipelining speaks one command at a time even to a server that offers
+	// PIPELINING, for relays that offer it and fail at it; false pipelines.
+	NoPipelining bool
 	// Idle is how long an unused connection is kept; zero means 30 s.
 	Idle time.Duration
 	// Drain is how long messages under way may take once Run was told to end;

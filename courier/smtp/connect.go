@@ -150,7 +150,9 @@ func (c *Client) greet(ctx context.Context, wantTLS bool) (_ *hello, failed *con
 	if wantTLS && !h.tls {
 		switch {
 		case h.ext.startTLS:
-			if err := h.startTLS(ctx); err != nil {
+			err := h.startTLS(ctx)
+			saidNo := err != nil && err.step == stepStartTLS && err.err == nil
+			if err != nil && !(saidNo && c.cfg.TLS == TLSOpportunistic) {
 				return nil, err
 			}
 		case c.cfg.TLS == TLSRequired:
@@ -182,6 +184,7 @@ func (h *hello) ehlo() *connError {
 		return &connError{stepHello, r, err}
 	}
 	h.ext = parseExtensions(lines)
+	h.ext.pipelining = h.ext.pipelining && !h.c.cfg.NoPipelining
 	return nil
 }
 

@@ -220,6 +220,8 @@ func dialogConfig(t *testing.T, text string) Config {
 			cfg.Password = Secret(value)
 		case "mechanism":
 			cfg.Mechanism = value
+		case "nopipelining":
+			cfg.NoPipelining = true
 		case "messages":
 			fmt.Sscan(value, &cfg.MessagesPerConnection)
 		default:
