@@ -1,0 +1,555 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/everpoint/everpoint/audience/endpoints"
+	"github.com/everpoint/everpoint/courier"
+	"github.com/everpoint/everpoint/state/queue"
+	"github.com/everpoint/everpoint/state/store"
+)
+
+// job is a block in work on this node.
+type job struct {
+	s     *Service
+	it    *queue.Item
+	key   string
+	block *Block
+	plan  *compiled
+	stand []standing
+}
+
+// block works one block: it finds where it stands, deals with what a crash left
+// open, and attempts what is due until every recipient has a fate or waits.
+func (s *Service) block(ctx context.Context, it *queue.Item) error {
+	r := s.store.Reader(ctx)
+	b, err := store.Load[Block](r, kindClaim, it.ID)
+	if err != nil {
+		return err
+	}
+	if b == nil {
+		return fmt.Errorf("no claim %s", it.ID)
+	}
+	plan, err := s.plan(r, b.Plan)
+	if err != nil {
+		return err
+	}
+	intents, entries, err := readLedger(r, it.ID)
+	if err != nil {
+		return err
+	}
+	j := &job{s: s, it: it, key: it.ID, block: b, plan: plan}
+	if j.stand, err = fold(len(b.Members), intents, entries); err != nil {
+		return err
+	}
+	if err := j.declare(ctx); err != nil {
+		return fmt.Errorf("list ambiguous sends: %w", err)
+	}
+	for {
+		chunk, wake, left := j.due()
+		switch {
+		case left == 0:
+			return j.finish(ctx)
+		case len(chunk) == 0:
+			return s.store.Update(ctx, func(tx *store.Tx) error { return it.Again(tx, wake, nil) })
+		}
+		if err := j.attempt(ctx, chunk); err != nil {
+			return err
+		}
+	}
+}
+
+// due picks the members whose turn it is: at most a chunk, of one channel's
+// pace. wake is when the next of the others is due.
+func (j *job) due() (chunk []int, wake time.Time, left int) {
+	now := j.s.now().UnixMilli()
+	limit := j.plan.pace.chunk(j.s.cfg.ChunkMax)
+	if j.plan.plan.SMS != nil {
+		for _, p := range j.s.paces {
+			limit = min(limit, p.chunk(limit))
+		}
+	}
+	first := int64(0)
+	for i := range j.stand {
+		st := &j.stand[i]
+		if st.settled() {
+			continue
+		}
+		left++
+		if st.retryAt > now {
+			if first == 0 || st.retryAt < first {
+				first = st.retryAt
+			}
+			continue
+		}
+		if len(chunk) < limit {
+			chunk = append(chunk, i)
+		}
+	}
+	return chunk, time.UnixMilli(first), left
+}
+
+// finish closes a block: its work is done and its intents are history.
+func (j *job) finish(ctx context.Context) error {
+	return j.s.store.Update(ctx, func(tx *store.Tx) error {
+		if err := j.it.Complete(tx); err != nil {
+			return err
+		}
+		rows, err := tx.List(kindIntent, j.key+"/", "", ledgerRowsMax)
+		if err != nil {
+			return err
+		}
+		for _, row := range rows {
+			if err := tx.Remove(kindIntent, row.Key); err != nil {
+				return err
+			}
+		}
+		return j.s.tally(tx, j.block.Plan, &Tally{BlocksDone: 1})
+	})
+}
+
+// declare lists the attempts that an earlier holder of the block left open.
+func (j *job) declare(ctx context.Context) error {
+	var open []int
+	for i := range j.stand {
+		if j.stand[i].open > 0 {
+			open = append(open, i)
+		}
+	}
+	if len(open) == 0 {
+		return nil
+	}
+	j.s.log.WarnContext(ctx, "attempts without outcome found", "plan", j.block.Plan, "attempts", len(open))
+	var entries []Entry
+	err := j.s.store.Update(ctx, func(tx *store.Tx) error {
+		entries = entries[:0]
+		if err := j.it.Hold(tx); err != nil {
+			return err
+		}
+		delta := &Tally{}
+		for _, i := range open {
+			c, err := j.candidate(tx, i)
+			if err != nil {
+				return err
+			}
+			st := &j.stand[i]
+			e, err := j.ambiguous(tx, i, st.open, time.UnixMilli(st.openAt), c, delta)
+			if err != nil {
+				return err
+			}
+			entries = append(entries, e)
+		}
+		return j.write(tx, entries, delta)
+	})
+	if err != nil {
+		return err
+	}
+	j.learn(entries)
+	return nil
+}
+
+// ambiguous decides about an attempt whose outcome is not known, lists it and
+// returns its entry.
+func (j *job) ambiguous(tx *store.Tx, i, attempt int, intentAt time.Time, c *candidate, delta *Tally) (Entry, error) {
+	p := j.plan.plan
+	m := &j.block.Members[i]
+	policy, err := j.s.policyFor(tx, p, c.channel)
+	if err != nil {
+		return Entry{}, err
+	}
+	if attempt >= j.s.cfg.AttemptsMax {
+		policy = Leave
+	}
+	now := tx.Now()
+	e := Entry{Member: i, Attempt: attempt, At: now.UnixMilli(), Fate: FateAmbiguous, Reason: string(policy)}
+	a := &Ambiguous{
+		MessageID: j.s.messageID(p.ID, m), App: p.App, Plan: p.ID, Block: j.key, Member: i, Channel: c.channel,
+		Address: c.address, IntentAt: intentAt.UTC(), Region: j.block.Region, Decision: policy,
+	}
+	if c.endpoint != nil {
+		a.EndpointID = c.endpoint.ID
+	}
+	if p.Campaign != nil {
+		a.Campaign, a.Activity = p.Campaign.ID, p.Campaign.Activity
+	} else {
+		a.Call = p.ID
+	}
+	if err := store.Save(tx, kindAmbiguous, ambiguousKey(p.App, p.ID, a.MessageID, attempt), a); err != nil {
+		return Entry{}, err
+	}
+	if policy == Resend {
+		delta.Resent++
+		e.RetryAt = now.UnixMilli()
+		return e, nil
+	}
+	delta.Left++
+	return e, tellCampaignSend(tx, j.telling(i, c, now), "UNKNOWN", "", "the outcome of the send is not known")
+}
+
+func (j *job) telling(i int, c *candidate, at time.Time) *telling {
+	m := &j.block.Members[i]
+	t := &telling{
+		plan: j.plan.plan, messageID: j.s.messageID(j.block.Plan, m), channel: c.channel, address: c.address,
+		endpoint: c.endpoint, member: m, override: j.override(m), at: at,
+	}
+	if c.channel == ChannelEmail && j.plan.from != nil {
+		t.from = j.plan.from.Address
+	}
+	return t
+}
+
+func (j *job) override(m *Member) *Override {
+	if m.Override < 1 || m.Override > len(j.plan.plan.Overrides) {
+		return nil
+	}
+	return &j.plan.plan.Overrides[m.Override-1]
+}
+
+// write writes entries and what they count.
+func (j *job) write(tx *store.Tx, entries []Entry, delta *Tally) error {
+	if err := putEntries(tx, j.s.rowKey(tx, j.key), entries); err != nil {
+		return err
+	}
+	return j.s.tally(tx, j.block.Plan, delta)
+}
+
+// learn takes committed entries into the job's picture.
+func (j *job) learn(entries []Entry) {
+	for _, e := range entries {
+		st := &j.stand[e.Member]
+		st.attempts, st.open = max(st.attempts, e.Attempt), 0
+		st.fate, st.retryAt = e.Fate, e.RetryAt
+		if e.Fate == FateDeferred || e.Fate == FateAmbiguous && Policy(e.Reason) == Resend {
+			st.fate = ""
+		}
+	}
+}
+
+// candidate reads one recipient as it is now.
+func (j *job) candidate(r store.Reader, i int) (*candidate, error) {
+	m := &j.block.Members[i]
+	if m.Key == nil {
+		return &candidate{raw: true, channel: m.Channel, address: m.Address}, nil
+	}
+	body, err := r.Get(endpoints.KindEndpoint, string(m.Key))
+	if err != nil || body == nil {
+		return &candidate{}, err
+	}
+	e, err := endpoints.Read(j.plan.plan.App, body)
+	if err != nil || e == nil {
+		return &candidate{}, err
+	}
+	return &candidate{endpoint: e, channel: e.ChannelType, address: e.Address}, nil
+}
+
+func (j *job) user(r interface {
+	store.Reader
+	endpoints.Blinder
+}, e *endpoints.Endpoint) (*endpoints.User, error) {
+	if e == nil || e.UserID == "" {
+		return nil, nil
+	}
+	body, err := r.Get(endpoints.KindUser, endpoints.UserKey(r, e.App, e.UserID))
+	if err != nil || body == nil {
+		return nil, err
+	}
+	return endpoints.ReadUser(e.App, body)
+}
+
+// ready is a recipient that passed the last check and whose intent is durable.
+type ready struct {
+	i       int
+	attempt int
+	c       *candidate
+	u       *endpoints.User
+	message *courier.Message
+	courier courier.Courier
+	breaker *breaker
+	pace    pacer
+	outcome courier.Outcome
+	failed  *unrenderable
+	from    string
+	subject string
+}
+
+// attempt takes a chunk over the line: intents, wire, entries.
+func (j *job) attempt(ctx context.Context, chunk []int) error {
+	if err := j.plan.pace.wait(ctx, len(chunk)); err != nil {
+		return err
+	}
+	for _, b := range j.needed(chunk) {
+		if err := b.wait(ctx); err != nil {
+			return err
+		}
+	}
+	if err := j.s.acquire(ctx, len(chunk)); err != nil {
+		return err
+	}
+	going, err := j.intend(ctx, chunk)
+	j.s.release(len(chunk) - len(going))
+	if err != nil {
+		j.s.release(len(going))
+		return err
+	}
+	return j.send(ctx, going)
+}
+
+// needed are the breakers of the providers a chunk may need.
+func (j *job) needed([]int) []*breaker {
+	var out []*breaker
+	p := j.plan.plan
+	if p.Email != nil && p.SMS == nil {
+		out = append(out, j.s.breakers["mail"])
+	}
+	if p.SMS != nil && p.Email == nil {
+		if n, ok := j.s.origin(p.SMS, ""); ok && j.s.breakers[n.Route] != nil {
+			out = append(out, j.s.breakers[n.Route])
+		}
+	}
+	return out
+}
+
+// intend makes the last check in the commit that writes the intents, and
+// returns who passed.
+func (j *job) intend(ctx context.Context, chunk []int) ([]*ready, error) {
+	var going []*ready
+	var held []Entry
+	touch := make([]store.Touch, 0, len(chunk))
+	for _, i := range chunk {
+		if key := j.block.Members[i].Key; key != nil {
+			touch = append(touch, store.Touch{Kind: endpoints.KindEndpoint, Key: string(key)})
+		}
+	}
+	err := j.s.store.Update(ctx, func(tx *store.Tx) error {
+		going, held = nil, nil
+		if err := j.it.Hold(tx); err != nil {
+			return err
+		}
+		now := tx.Now()
+		delta := &Tally{}
+		row := &intentRow{At: now.UnixMilli()}
+		for _, i := range chunk {
+			c, err := j.candidate(tx, i)
+			if err != nil {
+				return err
+			}
+			if c.repeated, err = j.repeated(tx, i, c); err != nil {
+				return err
+			}
+			reason := guard(now, j.plan.plan, c)
+			if reason == "" && j.stand[i].attempts == 0 {
+				if reason, err = j.admit(tx, now, c); err != nil {
+					return err
+				}
+			}
+			if reason != "" {
+				e := Entry{Member: i, Attempt: j.stand[i].attempts, At: now.UnixMilli(), Fate: FateHeld, Reason: reason}
+				held = append(held, e)
+				delta.hold(reason)
+				if err := tellHeld(tx, j.telling(i, c, now), reason); err != nil {
+					return err
+				}
+				continue
+			}
+			u, err := j.user(tx, c.endpoint)
+			if err != nil {
+				return err
+			}
+			g := &ready{i: i, attempt: j.stand[i].attempts + 1, c: c, u: u}
+			going = append(going, g)
+			row.Members, row.Attempts = append(row.Members, i), append(row.Attempts, g.attempt)
+		}
+		if len(held) > 0 {
+			if err := j.write(tx, held, delta); err != nil {
+				return err
+			}
+		}
+		if len(going) == 0 {
+			return nil
+		}
+		return putIntent(tx, j.s.rowKey(tx, j.key), row)
+	}, touch...)
+	if err != nil {
+		return nil, err
+	}
+	j.learn(held)
+	return going, nil
+}
+
+// heldStatus is the campaign_send_status of a reason; reasons without one are
+// metrics only. Source: engagement 2.2 (opt-out makes no event), 7.7.
+var heldStatus = map[string]string{
+	ReasonHoldout: "HOLDOUT", ReasonDuplicate: "DUPLICATE_ADDRESS", ReasonQuietTime: "QUIET_TIME",
+	ReasonDailyCap: "DAILY_CAP", ReasonCampaignCap: "CAMPAIGN_CAP", ReasonExpired: "EXPIRED",
+	ReasonUnsupported: "UNSUPPORTED_CHANNEL",
+}
+
+func tellHeld(tx *store.Tx, t *telling, reason string) error {
+	if status := heldStatus[reason]; status != "" {
+		return tellCampaignSend(tx, t, status, "", "")
+	}
+	return nil
+}
+
+// repeated says whether an earlier member of the block has the same address.
+// Members of one address lie in one block, side by side: runs claim in the
+// order of the address's hash.
+func (j *job) repeated(r store.Reader, i int, c *candidate) (bool, error) {
+	if c.address == "" {
+		return false, nil
+	}
+	m := &j.block.Members[i]
+	for k := i - 1; k >= 0; k-- {
+		n := &j.block.Members[k]
+		if m.Key != nil && n.Hash != m.Hash {
+			break
+		}
+		if m.Key == nil && n.Key == nil {
+			if n.Channel == m.Channel && n.Address == m.Address {
+				return true, nil
+			}
+			continue
+		}
+		o, err := j.candidate(r, k)
+		if err != nil {
+			return false, err
+		}
+		// An earlier holder of the address that was held gives way.
+		if o.channel == c.channel && o.address == c.address && j.stand[k].fate != FateHeld && guard(j.s.now(), j.plan.plan, o) == "" {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// admit applies and counts the caps of a campaign's plan.
+func (j *job) admit(tx *store.Tx, now time.Time, c *candidate) (string, error) {
+	p := j.plan.plan
+	if p.Campaign == nil || p.Daily == 0 && p.Total == 0 {
+		return "", nil
+	}
+	key := p.App + "/" + tx.Blind("cap", p.App, c.channel, c.address)
+	row, err := store.Load[capRow](tx, kindCap, key)
+	if err != nil {
+		return "", err
+	}
+	if row == nil {
+		row = &capRow{}
+	}
+	if reason := row.admit(now, p); reason != "" {
+		return reason, nil
+	}
+	return "", store.Save(tx, kindCap, key, row)
+}
+
+// settleEvery bounds how many outcomes share an entry's commit.
+const settleEvery = 64
+
+// send puts messages on the wire and writes what became of them as it becomes
+// known. Once intents are written the outcomes are, whatever happens to ctx.
+func (j *job) send(ctx context.Context, going []*ready) error {
+	if len(going) == 0 {
+		return nil
+	}
+	wire, cancel := context.WithTimeout(context.WithoutCancel(ctx), j.s.cfg.SendTimeout)
+	defer cancel()
+	heard := make(chan *ready, len(going))
+	var sending sync.WaitGroup
+	for _, g := range going {
+		sending.Go(func() {
+			j.one(wire, g)
+			heard <- g
+		})
+	}
+	var firstErr error
+	for left := len(going); left > 0; {
+		batch := []*ready{<-heard}
+	more:
+		for len(batch) < settleEvery && len(batch) < left {
+			select {
+			case g := <-heard:
+				batch = append(batch, g)
+			default:
+				// Nothing else is known yet. When most are on their way a moment's
+				// patience saves commits; the last ones are not kept waiting.
+				if len(batch) >= left/2 {
+					break more
+				}
+				batch = append(batch, <-heard)
+			}
+		}
+		left -= len(batch)
+		if err := j.settle(context.WithoutCancel(ctx), batch); err != nil && firstErr == nil {
+			firstErr = err
+		}
+		j.s.release(len(batch))
+	}
+	sending.Wait()
+	return firstErr
+}
+
+// one renders and sends one message.
+func (j *job) one(ctx context.Context, g *ready) {
+	m := &j.block.Members[g.i]
+	d := &draft{
+		messageID: j.s.messageID(j.block.Plan, m), channel: g.c.channel, address: g.c.address,
+		override: j.override(m), at: j.block.At,
+	}
+	if g.c.endpoint != nil {
+		d.vars = recipientVars{g.c.endpoint, g.u}
+	}
+	if g.failed = j.prepare(d, g); g.failed != nil {
+		return
+	}
+	if err := g.pace.wait(ctx, max(1, g.outcome.Parts)); err != nil {
+		g.outcome = courier.Outcome{Status: courier.Deferred, Code: "pace", Detail: "no turn before the attempt's time ran out"}
+		return
+	}
+	if !j.it.Valid() {
+		// The lease ran out while this waited: another may hold the block by now.
+		g.outcome = courier.Outcome{Status: courier.Deferred, Code: "lease", Detail: "the lease ran out before the wire"}
+		return
+	}
+	g.outcome = g.courier.Send(ctx, g.message)
+	if g.breaker != nil {
+		g.breaker.learn(g.outcome)
+	}
+}
+
+// prepare renders the message and chooses its courier.
+func (j *job) prepare(d *draft, g *ready) *unrenderable {
+	msg, err := j.plan.render(d)
+	if err != nil {
+		if u, ok := errors.AsType[*unrenderable](err); ok {
+			return u
+		}
+		return &unrenderable{err.Error()}
+	}
+	g.message, g.from = msg, msg.From
+	if msg.Mail != nil {
+		g.courier, g.breaker = j.s.routes.Mail, j.s.breakers["mail"]
+		if g.courier == nil {
+			return &unrenderable{"no mail relay is configured"}
+		}
+		return nil
+	}
+	n, ok := j.s.origin(j.plan.plan.SMS, msg.To)
+	if !ok {
+		return &unrenderable{"no origination identity fits"}
+	}
+	seg, err := courier.Segment(msg.Text.Body)
+	if err != nil {
+		return &unrenderable{"Body: " + err.Error()}
+	}
+	msg.From, g.from = n.Number, n.Number
+	g.courier, g.breaker, g.pace = j.s.routes.Text[n.Route], j.s.breakers[n.Route], j.s.paces[n.Number]
+	g.outcome.Parts = len(seg.Parts)
+	if g.courier == nil {
+		return &unrenderable{"route " + n.Route + " is not configured"}
+	}
+	return nil
+}

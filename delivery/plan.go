@@ -1,0 +1,323 @@
+package delivery
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/everpoint/everpoint/aws"
+	"github.com/everpoint/everpoint/state/changelog"
+	"github.com/everpoint/everpoint/state/queue"
+	"github.com/everpoint/everpoint/state/store"
+	"github.com/everpoint/everpoint/templates"
+)
+
+// The rows this room owns. Plans and claims go first to peers; entries and
+// ambiguous rows follow; intents belong to the node that sends.
+var (
+	kindPlan      = store.Kind{Name: "plan", Rule: changelog.RuleAppend, Safety: true}
+	kindClaim     = store.Kind{Name: "claim", Rule: changelog.RuleAppend, Safety: true}
+	kindIntent    = store.Kind{Name: "intent", Rule: changelog.RuleLocal}
+	kindEntries   = store.Kind{Name: "ledger", Rule: changelog.RuleAppend}
+	kindAmbiguous = store.Kind{Name: "ambiguous", Rule: changelog.RuleDocument}
+	kindTally     = store.Kind{Name: "tally", Rule: changelog.RuleDocument}
+	kindPolicy    = store.Kind{Name: "sendingpolicy", Rule: changelog.RuleDocument}
+	kindCap       = store.Kind{Name: "recipientcap", Rule: changelog.RuleDocument}
+	kindReference = store.Kind{Name: "smsreference", Rule: changelog.RuleAppend}
+	kindOrphan    = store.Kind{Name: "orphanreceipt", Rule: changelog.RuleLocal}
+)
+
+// workBlock is the queue's kind for blocks.
+const workBlock = "delivery.block"
+
+// Channels that delivery can send on.
+const (
+	ChannelEmail = "EMAIL"
+	ChannelSMS   = "SMS"
+)
+
+// Plan is everything that the messages of one campaign activity, or of one
+// direct call, have in common. It does not change once written.
+type Plan struct {
+	ID      string // the activity's id, or the call's
+	Account string
+	App     string
+	Created time.Time
+
+	// Exactly one of these names what the messages belong to.
+	Campaign *Campaign `json:",omitempty"`
+	Call     *Call     `json:",omitempty"`
+
+	Email *Email `json:",omitempty"` // content for EMAIL endpoints; nil: none
+	SMS   *SMS   `json:",omitempty"` // content for SMS endpoints; nil: none
+
+	Deadline  time.Time `json:",omitzero"` // nothing is attempted after it: EXPIRED
+	PerSecond int       `json:",omitempty"`
+	Daily     int       `json:",omitempty"` // messages an endpoint may get in 24 h; 0: no cap
+	Total     int       `json:",omitempty"` // from this campaign; 0: no cap
+	QuietFrom string    `json:",omitempty"` // HH:MM, both ends inclusive
+	QuietTo   string    `json:",omitempty"`
+
+	Overrides []Override `json:",omitempty"`
+}
+
+// Campaign says which activity's messages these are.
+type Campaign struct {
+	ID, Activity, Treatment string
+	Holdout                 int // cohorts [0, Holdout) get nothing
+	CohortFrom, CohortTo    int // cohorts of this treatment
+}
+
+// Call says which direct call's messages these are.
+type Call struct {
+	Operation string
+	TraceID   string            `json:",omitempty"`
+	Context   map[string]string `json:",omitempty"`
+}
+
+// Email is the content of a plan's mails. Texts are templates.
+type Email struct {
+	From          string
+	ReplyTo       []string `json:",omitempty"`
+	Subject       string
+	HTML          string               `json:",omitempty"`
+	Text          string               `json:",omitempty"`
+	Headers       []templates.Header   `json:",omitempty"`
+	Raw           []byte               `json:",omitempty"` // a whole MIME message instead of the parts
+	Defaults      string               `json:",omitempty"` // a template's DefaultSubstitutions
+	Substitutions templatesSubstitutes `json:",omitempty"`
+	Template      string               `json:",omitempty"` // its name, for events
+}
+
+// SMS is the content of a plan's texts. Body is a template.
+type SMS struct {
+	Body              string
+	Promotional       bool                 `json:",omitempty"`
+	OriginationNumber string               `json:",omitempty"`
+	SenderID          string               `json:",omitempty"`
+	Keyword           string               `json:",omitempty"`
+	EntityID          string               `json:",omitempty"`
+	TemplateID        string               `json:",omitempty"`
+	Defaults          string               `json:",omitempty"`
+	Substitutions     templatesSubstitutes `json:",omitempty"`
+	Template          string               `json:",omitempty"`
+}
+
+type templatesSubstitutes = templates.Substitutions
+
+// Override is what a direct call says of one recipient.
+type Override struct {
+	Body          string                  `json:",omitempty"`
+	Title         string                  `json:",omitempty"`
+	Substitutions templates.Substitutions `json:",omitempty"`
+	Context       map[string]string       `json:",omitempty"`
+}
+
+// Member is one recipient of a block.
+type Member struct {
+	Key       []byte `json:",omitempty"` // the endpoint's store key; or
+	Channel   string `json:",omitempty"` // a raw address and its channel
+	Address   string `json:",omitempty"`
+	Hash      uint64 `json:",omitempty"` // of channel and address, where the block's maker knew it
+	MessageID string `json:",omitempty"` // empty: made from plan and key
+	Override  int    `json:",omitempty"` // index into the plan's Overrides + 1; 0: none
+}
+
+// BlockMax is the most recipients one block may hold.
+const BlockMax = 256
+
+// Block is a claim on some of a plan's recipients.
+type Block struct {
+	Plan        string
+	Seq         int64 // unique within the plan
+	Epoch       uint64
+	Region      string
+	Incarnation string
+	At          time.Time
+	Members     []Member
+}
+
+func blockKey(plan string, seq int64) string { return fmt.Sprintf("%s/%012x", plan, seq) }
+
+// PutPlan writes a plan in the caller's update. It fails on content that could
+// never be sent: a text that does not compile.
+func (s *Service) PutPlan(tx *store.Tx, p *Plan) error {
+	if _, err := compile(p); err != nil {
+		return err
+	}
+	return store.Save(tx, kindPlan, p.ID, p)
+}
+
+// Claim writes a block of a plan's recipients and the work to send them, in
+// the caller's update. Claiming the same (plan, seq) again changes nothing.
+func (s *Service) Claim(tx *store.Tx, plan string, seq int64, members []Member) error {
+	if len(members) == 0 {
+		return nil
+	}
+	if len(members) > BlockMax {
+		return fmt.Errorf("delivery: block of %d recipients, more than %d", len(members), BlockMax)
+	}
+	key := blockKey(plan, seq)
+	was, err := tx.Get(kindClaim, key)
+	if err != nil || was != nil {
+		return err
+	}
+	b := &Block{
+		Plan: plan, Seq: seq, Epoch: firstEpoch, Region: s.store.Region(), Incarnation: s.store.Incarnation(),
+		At: tx.Now(), Members: members,
+	}
+	if err := store.Save(tx, kindClaim, key, b); err != nil {
+		return err
+	}
+	if err := s.tally(tx, plan, &Tally{Claimed: int64(len(members)), Blocks: 1}); err != nil {
+		return err
+	}
+	return s.queue.Enqueue(tx, queue.Work{Kind: workBlock, ID: key, Due: tx.Now()})
+}
+
+// firstEpoch is the duty epoch of a Region that stands alone.
+const firstEpoch = 1
+
+// messageID is the ledger's id of a member's message: given by the call, or
+// made from plan and endpoint, so that it is the same whoever computes it.
+func (s *Service) messageID(plan string, m *Member) string {
+	if m.MessageID != "" {
+		return m.MessageID
+	}
+	h := []byte(s.store.Blind("message", plan, string(m.Key), m.Channel, m.Address))
+	h[6] = h[6]&0x0f | 0x80 // version 8: made by the application
+	h[8] = h[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", h[0:4], h[4:6], h[6:8], h[8:10], h[10:16])
+}
+
+// Tally counts what became of a plan's recipients. Every recipient of a block
+// is in exactly one of Sent, Failed, Held and Left, or still on its way.
+type Tally struct {
+	Claimed    int64
+	Blocks     int64
+	BlocksDone int64
+	Sent       int64
+	Failed     int64            // refused, or attempts used up, or could not be rendered
+	Held       map[string]int64 `json:",omitempty"` // by reason; see the guard
+	Left       int64            // ambiguous and left
+	Resent     int64            // ambiguous and sent again: a note, not a fate
+	Delivered  int64            `json:",omitempty"` // receipts that say so
+}
+
+func (t *Tally) add(u *Tally) {
+	t.Claimed += u.Claimed
+	t.Blocks += u.Blocks
+	t.BlocksDone += u.BlocksDone
+	t.Sent += u.Sent
+	t.Failed += u.Failed
+	t.Left += u.Left
+	t.Resent += u.Resent
+	t.Delivered += u.Delivered
+	for reason, n := range u.Held {
+		if t.Held == nil {
+			t.Held = map[string]int64{}
+		}
+		t.Held[reason] += n
+	}
+}
+
+// HeldTotal is how many recipients were held, for whatever reason.
+func (t *Tally) HeldTotal() int64 {
+	var n int64
+	for _, v := range t.Held {
+		n += v
+	}
+	return n
+}
+
+// InFlight is how many claimed recipients have no fate yet.
+func (t *Tally) InFlight() int64 { return t.Claimed - t.Sent - t.Failed - t.HeldTotal() - t.Left }
+
+func (t *Tally) hold(reason string) {
+	if t.Held == nil {
+		t.Held = map[string]int64{}
+	}
+	t.Held[reason]++
+}
+
+// tally adds to the counts that this node keeps for a plan; each node has a row
+// of its own, so nodes do not wait for each other.
+func (s *Service) tally(tx *store.Tx, plan string, delta *Tally) error {
+	key := plan + "/" + s.cfg.Node
+	t, err := store.Load[Tally](tx, kindTally, key)
+	if err != nil {
+		return err
+	}
+	if t == nil {
+		t = &Tally{}
+	}
+	t.add(delta)
+	return store.Save(tx, kindTally, key, t)
+}
+
+// nodesMax bounds the nodes of a Region whose counts are added up.
+const nodesMax = 1000
+
+// TallyOf adds up what every node counted for a plan.
+func (s *Service) TallyOf(r store.Reader, plan string) (*Tally, error) {
+	rows, err := r.List(kindTally, plan+"/", "", nodesMax)
+	if err != nil {
+		return nil, err
+	}
+	sum := &Tally{}
+	for _, row := range rows {
+		t, err := store.Decode[Tally](kindTally, row.Body)
+		if err != nil {
+			return nil, err
+		}
+		sum.add(t)
+	}
+	return sum, nil
+}
+
+// Policy says what becomes of ambiguous sends.
+type Policy string
+
+// The policies. Source: spec README, "ambiguous sends".
+const (
+	Leave  Policy = "LEAVE"
+	Resend Policy = "RESEND"
+)
+
+type policyRow struct{ AmbiguousSends Policy }
+
+func policyKey(app, campaign string) string { return app + "/" + campaign }
+
+// SetPolicy writes the sending policy of an app, or of one of its campaigns.
+func (s *Service) SetPolicy(tx *store.Tx, app, campaign string, p Policy) error {
+	if p != Leave && p != Resend {
+		return aws.InvalidMember("AmbiguousSends", "AmbiguousSends: %q is neither LEAVE nor RESEND", string(p))
+	}
+	return store.Save(tx, kindPolicy, policyKey(app, campaign), &policyRow{p})
+}
+
+// PolicyOf reads the sending policy that was set for an app (campaign empty) or
+// for a campaign; empty when none was.
+func (s *Service) PolicyOf(r store.Reader, app, campaign string) (Policy, error) {
+	p, err := store.Load[policyRow](r, kindPolicy, policyKey(app, campaign))
+	if err != nil || p == nil {
+		return "", err
+	}
+	return p.AmbiguousSends, nil
+}
+
+// policyFor decides for one message: the campaign's policy, the app's, or the
+// default: resend for direct messages and transactional SMS, else leave.
+func (s *Service) policyFor(r store.Reader, p *Plan, channel string) (Policy, error) {
+	if p.Campaign != nil {
+		if set, err := s.PolicyOf(r, p.App, p.Campaign.ID); err != nil || set != "" {
+			return set, err
+		}
+	}
+	if set, err := s.PolicyOf(r, p.App, ""); err != nil || set != "" {
+		return set, err
+	}
+	if p.Call != nil || channel == ChannelSMS && p.SMS != nil && !p.SMS.Promotional {
+		return Resend, nil
+	}
+	return Leave, nil
+}

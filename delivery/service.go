@@ -1,0 +1,236 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/everpoint/everpoint/courier"
+	"github.com/everpoint/everpoint/state/queue"
+	"github.com/everpoint/everpoint/state/store"
+)
+
+// Config says how messages leave.
+type Config struct {
+	// Node names this node in the ledger. Required.
+	Node string
+	// Workers is how many blocks are in work at once; 0 means 8.
+	Workers int
+	// ChunkMax is how many messages share an intent's commit; 0 means 64.
+	ChunkMax int
+	// Numbers are the origination numbers and sender ids that SMS go out from.
+	Numbers []Number
+	// AttemptsMax is how often a deferred message is tried; 0 means 12.
+	AttemptsMax int
+	// RetryFor is how long after its claim a deferred message is tried; 0 means 12 h.
+	RetryFor time.Duration
+	// RetryDelay is the first wait after a deferral; it doubles up to an hour,
+	// with full jitter; 0 means 30 s.
+	RetryDelay time.Duration
+	// SendTimeout bounds one attempt on the wire; 0 means 2 minutes.
+	SendTimeout time.Duration
+}
+
+// Number is an origination identity of the configuration.
+type Number struct {
+	Number         string  // E.164, short code, or sender id
+	Type           string  // SHORT_CODE, LONG_CODE, TEN_DLC, TOLL_FREE, SENDER_ID, SIMULATOR
+	Country        string  // ISO 3166-1 alpha-2
+	PartsPerSecond float64 // 0: no limit
+	Route          string  // the SMPP route that carries it
+}
+
+// windowMax is how many attempts of a node may lie between intent and entry: a
+// crash leaves at most this many ambiguous.
+const windowMax = 256
+
+// Routes are the couriers: one for mail, SMS by route.
+type Routes struct {
+	Mail courier.Courier
+	Text map[string]courier.Courier
+}
+
+// Service is delivery. Register it with Mount, keep the queue running.
+type Service struct {
+	cfg    Config
+	store  *store.Store
+	queue  *queue.Queue
+	routes Routes
+	now    func() time.Time
+	log    *slog.Logger
+
+	window   *semaphore.Weighted
+	breakers map[string]*breaker
+	paces    map[string]pacer // by number
+
+	mu    sync.Mutex
+	rnd   *rand.Rand
+	plans map[string]*compiled
+	open  int64 // tokens in use
+}
+
+// New returns delivery over its couriers.
+func New(cfg Config, st *store.Store, q *queue.Queue, routes Routes, now func() time.Time, rnd *rand.Rand, log *slog.Logger) *Service {
+	set := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	set(&cfg.Workers, 8)
+	set(&cfg.ChunkMax, 64)
+	set(&cfg.AttemptsMax, 12)
+	if cfg.RetryFor == 0 {
+		cfg.RetryFor = 12 * time.Hour
+	}
+	if cfg.RetryDelay == 0 {
+		cfg.RetryDelay = 30 * time.Second
+	}
+	if cfg.SendTimeout == 0 {
+		cfg.SendTimeout = 2 * time.Minute
+	}
+	s := &Service{
+		cfg: cfg, store: st, queue: q, routes: routes, now: now, log: log.With("component", "delivery"), rnd: rnd,
+		window: semaphore.NewWeighted(windowMax), plans: map[string]*compiled{},
+		breakers: map[string]*breaker{"mail": {now: now}}, paces: map[string]pacer{},
+	}
+	for route := range routes.Text {
+		s.breakers[route] = &breaker{now: now}
+	}
+	for _, n := range cfg.Numbers {
+		s.paces[n.Number] = newPacer(int(n.PartsPerSecond))
+	}
+	return s
+}
+
+// Mount registers delivery's work with the queue.
+func (s *Service) Mount() { queue.Handle(s.queue, workBlock, s.cfg.Workers, s.block) }
+
+// InFlight is how many attempts of this node lie between intent and entry.
+func (s *Service) InFlight() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open
+}
+
+func (s *Service) acquire(ctx context.Context, n int) error {
+	if err := s.window.Acquire(ctx, int64(n)); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.open += int64(n)
+	s.mu.Unlock()
+	return nil
+}
+
+func (s *Service) release(n int) {
+	if n == 0 {
+		return
+	}
+	s.mu.Lock()
+	s.open -= int64(n)
+	s.mu.Unlock()
+	s.window.Release(int64(n))
+}
+
+func (s *Service) jitter(d time.Duration) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Duration(s.rnd.Float64() * float64(d))
+}
+
+// plansMax bounds the compiled plans that are kept.
+const plansMax = 512
+
+// plan returns a plan, compiled.
+func (s *Service) plan(r store.Reader, id string) (*compiled, error) {
+	s.mu.Lock()
+	c := s.plans[id]
+	s.mu.Unlock()
+	if c != nil {
+		return c, nil
+	}
+	p, err := store.Load[Plan](r, kindPlan, id)
+	if err != nil {
+		return nil, err
+	}
+	if p == nil {
+		return nil, fmt.Errorf("delivery: no plan %s", id)
+	}
+	if c, err = compile(p); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if was := s.plans[id]; was != nil {
+		return was, nil // its pace must be one
+	}
+	if len(s.plans) >= plansMax {
+		clear(s.plans)
+	}
+	s.plans[id] = c
+	return c, nil
+}
+
+// origin chooses the number a text goes out from: the one that is asked for,
+// else the sender id, else the first number of the destination's country, else
+// the first of any. ok is false when there is none.
+//
+// Source: channels 5.1, thin: the operator's configuration is the inventory.
+func (s *Service) origin(m *SMS, to string) (n Number, ok bool) {
+	byName := func(name string) (Number, bool) {
+		for _, n := range s.cfg.Numbers {
+			if n.Number == name {
+				return n, true
+			}
+		}
+		return Number{}, false
+	}
+	if m.OriginationNumber != "" {
+		return byName(m.OriginationNumber)
+	}
+	if m.SenderID != "" {
+		if n, ok := byName(m.SenderID); ok {
+			return n, true
+		}
+		// A sender id needs no number of its own: any route may carry it.
+		for _, n := range s.cfg.Numbers {
+			return Number{Number: m.SenderID, Type: "SENDER_ID", PartsPerSecond: n.PartsPerSecond, Route: n.Route}, true
+		}
+		return Number{}, false
+	}
+	country := countryOf(to)
+	for _, n := range s.cfg.Numbers {
+		if n.Country == country {
+			return n, true
+		}
+	}
+	if len(s.cfg.Numbers) > 0 {
+		return s.cfg.Numbers[0], true
+	}
+	return Number{}, false
+}
+
+// countryOf guesses a number's country from its calling code, for the codes
+// whose country is certain; empty when it is not.
+func countryOf(number string) string {
+	for _, c := range [...]struct{ code, country string }{
+		{"+44", "GB"}, {"+49", "DE"}, {"+33", "FR"}, {"+34", "ES"}, {"+39", "IT"}, {"+61", "AU"}, {"+81", "JP"},
+		{"+91", "IN"}, {"+55", "BR"}, {"+52", "MX"}, {"+31", "NL"}, {"+32", "BE"}, {"+41", "CH"}, {"+43", "AT"},
+		{"+46", "SE"}, {"+47", "NO"}, {"+45", "DK"}, {"+48", "PL"}, {"+351", "PT"}, {"+353", "IE"}, {"+358", "FI"},
+	} {
+		if strings.HasPrefix(number, c.code) {
+			return c.country
+		}
+	}
+	// +1 is shared; without numbering data the United States is the likely one.
+	if strings.HasPrefix(number, "+1") {
+		return "US"
+	}
+	return ""
+}
