@@ -3,7 +3,6 @@ package wire
 import (
 	"encoding/base64"
 	"fmt"
-	"maps"
 	"math"
 	"reflect"
 	"slices"
@@ -38,7 +37,7 @@ func marshal(s *Schema, v any, redact bool) ([]byte, error) {
 		}
 		rv = rv.Elem()
 	}
-	w := writer{redact: redact}
+	w := writer{b: make([]byte, 0, 512), redact: redact}
 	p := planFor(rv.Type(), s)
 	var err error
 	if redact && p.kind == Structure {
@@ -158,13 +157,13 @@ func (w *writer) mapping(p *plan, v reflect.Value) error {
 	switch p.direct {
 	case directStringMap:
 		m := v.Interface().(map[string]string)
-		for i, k := range slices.Sorted(maps.Keys(m)) {
+		for i, k := range sortedKeys(m) {
 			w.key(i, k)
 			w.b = appendString(w.b, m[k])
 		}
 	case directStringsMap:
 		m := v.Interface().(map[string][]string)
-		for i, k := range slices.Sorted(maps.Keys(m)) {
+		for i, k := range sortedKeys(m) {
 			w.key(i, k)
 			w.b = append(w.b, '[')
 			for j, s := range m[k] {
@@ -174,6 +173,16 @@ func (w *writer) mapping(p *plan, v reflect.Value) error {
 				w.b = appendString(w.b, s)
 			}
 			w.b = append(w.b, ']')
+		}
+	case directFloatMap:
+		m := v.Interface().(map[string]float64)
+		for i, k := range sortedKeys(m) {
+			w.key(i, k)
+			b, err := appendFloat(w.b, m[k], 64)
+			if err != nil {
+				return fmt.Errorf("an entry: %w", err)
+			}
+			w.b = b
 		}
 	default:
 		keys := make([]string, 0, v.Len())
@@ -190,6 +199,15 @@ func (w *writer) mapping(p *plan, v reflect.Value) error {
 	}
 	w.b = append(w.b, '}')
 	return nil
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 func (w *writer) key(i int, k string) {

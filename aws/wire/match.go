@@ -91,7 +91,7 @@ func (m *Match) Resource(region, account string) string {
 			continue
 		}
 		v, ok := m.Label(p.label)
-		if strings.HasPrefix(v, "arn:") {
+		if m.isARN(mt, v) {
 			return v
 		}
 		switch {
@@ -106,6 +106,26 @@ func (m *Match) Resource(region, account string) string {
 		region = ""
 	}
 	return aws.ARN{Service: m.Service.ARNNamespace, Region: region, Account: account, Resource: b.String()}.String()
+}
+
+// isARN reports whether a value names the resource by its full ARN: where the
+// pattern is that value alone, or, in the protocols whose identifiers may be
+// ARNs, where it is one of the kind that the pattern begins with. An ARN in any
+// other place is an identifier like any other, or a caller could choose what
+// his request is judged by. Source: channels-and-events 6.1.
+func (m *Match) isARN(mt *mount, v string) bool {
+	if !strings.HasPrefix(v, "arn:") {
+		return false
+	}
+	arn, err := aws.ParseARN(v)
+	if err != nil {
+		return false
+	}
+	if len(mt.pattern) == 1 {
+		return true
+	}
+	return m.Protocol != RestJSON1 && arn.Service == m.Service.ARNNamespace &&
+		mt.pattern[0].label == "" && strings.HasPrefix(arn.Resource, mt.pattern[0].text)
 }
 
 // Invoke decodes and validates the input, calls the room and encodes what it

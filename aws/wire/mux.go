@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/everpoint/everpoint/aws"
 )
@@ -302,6 +304,9 @@ func splitPath(raw string) ([]string, error) {
 		u, err := url.PathUnescape(s)
 		if err != nil {
 			return nil, aws.Invalid("the path holds an invalid percent-encoding")
+		}
+		if !utf8.ValidString(u) || strings.ContainsFunc(u, unicode.IsControl) {
+			return nil, aws.Invalid("the path holds invalid UTF-8 or a control character")
 		}
 		segments[i] = u
 	}
