@@ -81,8 +81,7 @@ const (
 type SyntaxError struct {
 	Command  Command
 	Sequence uint32
-	// Status is what a peer should be answered: ESME_RINVCMDLEN, ESME_RINVCMDID
-	// or ESME_ROPTPARAMLEN... by what is wrong.
+	// Status says on the wire what is wrong, as ESME_RINVCMDLEN does.
 	Status Status
 	// Fatal says that the end of the PDU is not known either, so the
 	// connection cannot go on.

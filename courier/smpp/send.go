@@ -3,6 +3,7 @@ package smpp
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/everpoint/everpoint/courier"
@@ -67,14 +68,14 @@ func (c *Client) Send(ctx context.Context, m *courier.Message) courier.Outcome {
 			}
 		}
 		if o.Status == courier.Accepted {
-			ids = append(ids, o.ProviderIDs...)
+			ids = append(ids, strings.Join(o.ProviderIDs, ""))
 			if i == len(bodies)-1 {
-				o.ProviderIDs, o.Parts = ids, parts
+				o.ProviderIDs, o.Parts = given(ids), parts
 				return o
 			}
 			continue
 		}
-		o.ProviderIDs, o.Parts = ids, i
+		o.ProviderIDs, o.Parts = given(ids), i
 		if o.Status == courier.Unknown {
 			if o.Parts++; len(bodies) == 1 {
 				o.Parts = parts
@@ -85,6 +86,15 @@ func (c *Client) Send(ctx context.Context, m *courier.Message) courier.Outcome {
 		return o
 	}
 	return courier.Outcome{Status: courier.Refused, Code: StatusSubmitFailed.String(), Detail: "nothing to send"}
+}
+
+// given returns ids, which keeps an empty place for a part without id, or nil
+// when no part has one.
+func given(ids []string) []string {
+	if strings.Join(ids, "") == "" {
+		return nil
+	}
+	return ids
 }
 
 // submit sends one part and waits for its answer. When ctx ended before the

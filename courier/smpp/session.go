@@ -211,7 +211,8 @@ func (s *session) answer(p PDU) {
 	}
 }
 
-// writeAnswers writes queued answers until the connection ends.
+// writeAnswers writes queued answers until the connection ends. An unbind_resp
+// retires the session, now that it is written.
 func (s *session) writeAnswers() {
 	for {
 		select {
@@ -219,6 +220,9 @@ func (s *session) writeAnswers() {
 			if _, err := s.write(p); err != nil {
 				s.fail(err)
 				return
+			}
+			if p.Command == UnbindResp {
+				s.retire(errUnbound)
 			}
 		case <-s.done:
 			return
@@ -250,7 +254,7 @@ func (s *session) enquire(period time.Duration) {
 }
 
 // read reads until the connection ends. deliver gets each deliver_sm and must
-// not block. A peer that unbinds retires the session.
+// not block.
 func (s *session) read(deliver func(PDU)) {
 	for {
 		p, err := s.reader.Next()
@@ -288,7 +292,6 @@ func (s *session) read(deliver func(PDU)) {
 			deliver(p)
 		case p.Command == Unbind:
 			s.answer(PDU{Command: UnbindResp, Sequence: p.Sequence})
-			s.retire(errUnbound)
 		default:
 			s.answer(PDU{Command: GenericNack, Status: StatusInvalidCommandID, Sequence: p.Sequence})
 		}
