@@ -16,7 +16,7 @@ func BenchmarkAnswer(b *testing.B) {
 	h := f.door.Handler()
 	b.ReportAllocs()
 	for b.Loop() {
-		in := httptest.NewRequest("PUT", r.URL.RequestURI(), strings.NewReader(string(sent)))
+		in := httptest.NewRequestWithContext(b.Context(), "PUT", r.URL.RequestURI(), strings.NewReader(string(sent)))
 		in.Host, in.Header = r.Host, r.Header
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, in)

@@ -433,6 +433,7 @@ func TestHeaders(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer resp.Body.Close()
 		if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 			t.Errorf("answered %d", resp.StatusCode)
 		}
@@ -468,13 +469,16 @@ func TestRequestsInProgressAreBounded(t *testing.T) {
 	f := serve(t, Config{RequestsMax: 1})
 	r, sent := dialects[0].build("http://"+f.addr, "a", "wait")
 	sign(r, sent, dialects[0].service)
-	first := make(chan *http.Response, 1)
+	first := make(chan int, 1)
 	go func() {
 		resp, err := http.DefaultTransport.RoundTrip(r)
 		if err != nil {
 			t.Error(err)
+			first <- 0
+			return
 		}
-		first <- resp
+		defer resp.Body.Close()
+		first <- resp.StatusCode
 	}()
 	<-f.entered
 	for i, d := range dialects {
@@ -494,11 +498,8 @@ func TestRequestsInProgressAreBounded(t *testing.T) {
 		t.Errorf("healthz answered %d", resp.StatusCode)
 	}
 	f.gate <- struct{}{}
-	if resp := <-first; resp != nil {
-		resp.Body.Close()
-		if resp.StatusCode != 200 {
-			t.Errorf("the first answered %d", resp.StatusCode)
-		}
+	if status := <-first; status != 200 {
+		t.Errorf("the first answered %d", status)
 	}
 	// The slot is given back before the response is complete on the wire, or a moment after.
 	deadline := time.Now().Add(10 * time.Second)
@@ -563,7 +564,7 @@ func TestProbesAndPlainHandlers(t *testing.T) {
 	f.door.Handle("/metrics", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "exact") }))
 	get := func(path string) (int, string) {
 		w := httptest.NewRecorder()
-		f.door.Handler().ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		f.door.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", path, nil))
 		return w.Code, w.Body.String()
 	}
 	for _, row := range []struct {
@@ -571,8 +572,11 @@ func TestProbesAndPlainHandlers(t *testing.T) {
 		status int
 		body   string
 	}{
-		{"/healthz", 200, "ok\n"}, {"/readyz", 200, "ready\n"}, {"/metrics", 200, "exact"},
-		{"/console/", 200, "folder /console/"}, {"/console/a/b.js", 200, "folder /console/a/b.js"},
+		{"/healthz", 200, "ok\n"},
+		{"/readyz", 200, "ready\n"},
+		{"/metrics", 200, "exact"},
+		{"/console/", 200, "folder /console/"},
+		{"/console/a/b.js", 200, "folder /console/a/b.js"},
 	} {
 		if status, body := get(row.path); status != row.status || body != row.body {
 			t.Errorf("%s answered %d %q", row.path, status, body)

@@ -206,7 +206,7 @@ func serve(t *testing.T, cfg Config) *fixture {
 	cfg.Listen = "127.0.0.1:0"
 	cfg.PlainLoopback = cfg.CertFile == ""
 	f := newDoor(t, cfg)
-	addr, err := f.door.Listen()
+	addr, err := f.door.Listen(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,11 +230,11 @@ type dialect struct {
 	name    string
 	service string
 	build   func(base, app, text string) (*http.Request, []byte)
-	read    func(t *testing.T, resp *http.Response, body []byte) (code, message, requestID string)
+	read    func(t *testing.T, resp *reply, body []byte) (code, message, requestID string)
 }
 
 func newRequest(method, url string, body []byte) *http.Request {
-	r, err := http.NewRequest(method, url, bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(context.Background(), method, url, bytes.NewReader(body))
 	if err != nil {
 		panic(err)
 	}
@@ -247,7 +247,7 @@ var dialects = []dialect{
 		r := newRequest("PUT", base+"/v1/apps/"+app+"/note", body)
 		r.Header.Set("Content-Type", "application/json")
 		return r, body
-	}, func(t *testing.T, resp *http.Response, body []byte) (string, string, string) {
+	}, func(t *testing.T, resp *reply, body []byte) (string, string, string) {
 		var b map[string]string
 		if err := json.Unmarshal(body, &b); err != nil {
 			t.Fatalf("body %q: %v", body, err)
@@ -260,7 +260,7 @@ var dialects = []dialect{
 		r.Header.Set("Content-Type", "application/x-amz-json-1.0")
 		r.Header.Set("X-Amz-Target", "PinpointSMSVoiceV2.PutNote")
 		return r, body
-	}, func(t *testing.T, resp *http.Response, body []byte) (string, string, string) {
+	}, func(t *testing.T, resp *reply, body []byte) (string, string, string) {
 		var b map[string]string
 		if err := json.Unmarshal(body, &b); err != nil {
 			t.Fatalf("body %q: %v", body, err)
@@ -276,7 +276,7 @@ var dialects = []dialect{
 		r := newRequest("POST", base+"/", body)
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
 		return r, body
-	}, func(t *testing.T, resp *http.Response, body []byte) (string, string, string) {
+	}, func(t *testing.T, resp *reply, body []byte) (string, string, string) {
 		var b struct {
 			XMLName xml.Name `xml:"https://iam.amazonaws.com/doc/2010-05-08/ ErrorResponse"`
 			Error   struct{ Type, Code, Message string }
@@ -304,7 +304,7 @@ func signAs(r *http.Request, body []byte, c sigv4.Credentials, region, service s
 }
 
 // do sends r on a connection of its own.
-func do(t *testing.T, r *http.Request) (*http.Response, []byte) {
+func do(t *testing.T, r *http.Request) (*reply, []byte) {
 	t.Helper()
 	resp, err := (&http.Transport{DisableKeepAlives: true, DisableCompression: true}).RoundTrip(r)
 	if err != nil {
@@ -313,18 +313,24 @@ func do(t *testing.T, r *http.Request) (*http.Response, []byte) {
 	return readAll(t, resp)
 }
 
-func readAll(t *testing.T, resp *http.Response) (*http.Response, []byte) {
+// reply is a response whose body has been read and closed.
+type reply struct {
+	StatusCode, ProtoMajor int
+	Header                 http.Header
+}
+
+func readAll(t *testing.T, resp *http.Response) (*reply, []byte) {
 	t.Helper()
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return resp, body
+	return &reply{resp.StatusCode, resp.ProtoMajor, resp.Header}, body
 }
 
 // check judges an error answer: its words, and what every answer carries.
-func (f *fixture) check(t *testing.T, d dialect, resp *http.Response, body []byte, status int, code, message string) {
+func (f *fixture) check(t *testing.T, d dialect, resp *reply, body []byte, status int, code, message string) {
 	t.Helper()
 	gotCode, gotMessage, id := d.read(t, resp, body)
 	if resp.StatusCode != status || gotCode != code || !matches(gotMessage, message) {
@@ -360,7 +366,7 @@ type raw struct {
 
 func dial(t *testing.T, addr string) *raw {
 	t.Helper()
-	conn, err := net.Dial("tcp", addr)
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -376,7 +382,7 @@ func (c *raw) send(t *testing.T, text string) {
 	}
 }
 
-func (c *raw) response(t *testing.T) (*http.Response, []byte) {
+func (c *raw) response(t *testing.T) (*reply, []byte) {
 	t.Helper()
 	resp, err := http.ReadResponse(c.in, nil)
 	if err != nil {
@@ -399,12 +405,9 @@ func isTimeout(err error) bool {
 }
 
 // head writes a request's line and headers; the caller ends them.
-func head(r *http.Request, without ...string) string {
+func head(r *http.Request) string {
 	var b strings.Builder
 	b.WriteString(r.Method + " " + r.URL.RequestURI() + " HTTP/1.1\r\nHost: " + r.Host + "\r\n")
-	for _, name := range without {
-		r.Header.Del(name)
-	}
 	_ = r.Header.Write(&b)
 	return b.String()
 }

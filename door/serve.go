@@ -64,7 +64,7 @@ func (d *Door) checkListen() error {
 
 // Listen binds the configured address and returns it, with the port that a 0
 // turned into. Run does it if nobody has.
-func (d *Door) Listen() (net.Addr, error) {
+func (d *Door) Listen(ctx context.Context) (net.Addr, error) {
 	l := &d.listener
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -74,7 +74,7 @@ func (d *Door) Listen() (net.Addr, error) {
 	if d.cfg.Listen == "" {
 		return nil, errors.New("door: no listen address is configured")
 	}
-	bound, err := net.Listen("tcp", d.cfg.Listen)
+	bound, err := new(net.ListenConfig).Listen(ctx, "tcp", d.cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("door: listen: %w", err)
 	}
@@ -94,7 +94,7 @@ func (d *Door) Listen() (net.Addr, error) {
 // progress as long as DrainTimeout allows, and returns. It returns nil if all of
 // them finished.
 func (d *Door) Run(ctx context.Context) error {
-	addr, err := d.Listen()
+	addr, err := d.Listen(ctx)
 	if err != nil {
 		return err
 	}

@@ -95,7 +95,7 @@ func TestTLS(t *testing.T) {
 		}
 		handshake := func(cfg *tls.Config) error {
 			cfg.RootCAs = pool
-			conn, err := tls.Dial("tcp", f.addr, cfg)
+			conn, err := (&tls.Dialer{Config: cfg}).DialContext(t.Context(), "tcp", f.addr)
 			if err == nil {
 				conn.Close()
 			}
@@ -120,13 +120,13 @@ func TestTLS(t *testing.T) {
 			for _, d := range dialects {
 				r, sent := d.build("https://"+f.addr, "a", "hello")
 				sign(r, sent, d.service)
-				resp, err := transport.RoundTrip(r)
+				answer, err := transport.RoundTrip(r)
 				if err != nil {
 					t.Fatal(err)
 				}
-				resp, body := readAll(t, resp)
+				resp, body := readAll(t, answer)
 				if resp.StatusCode != 200 || (resp.ProtoMajor == 2) != http2 || !bytes.Contains(body, []byte("hello")) {
-					t.Errorf("%s answered %s %d %s", d.name, resp.Proto, resp.StatusCode, body)
+					t.Errorf("%s answered HTTP/%d %d %s", d.name, resp.ProtoMajor, resp.StatusCode, body)
 				}
 				if got := f.records.last(t); !got.TLS {
 					t.Error("recorded as plain")
@@ -142,7 +142,8 @@ func TestStreamsAreBounded(t *testing.T) {
 	certFile, keyFile := filepath.Join(dir, "c"), filepath.Join(dir, "k")
 	pool := certificate(t, certFile, keyFile, "localhost", ecdsaKey(t))
 	f := serve(t, Config{CertFile: certFile, KeyFile: keyFile, StreamsMax: 3})
-	conn, err := tls.Dial("tcp", f.addr, &tls.Config{RootCAs: pool, NextProtos: []string{"h2"}})
+	dialer := tls.Dialer{Config: &tls.Config{RootCAs: pool, NextProtos: []string{"h2"}}}
+	conn, err := dialer.DialContext(t.Context(), "tcp", f.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +290,7 @@ func TestRunDrains(t *testing.T) {
 		t.Errorf("Run returned %v", err)
 	}
 	f.ended <- nil
-	if _, err := net.Dial("tcp", f.addr); err == nil {
+	if _, err := new(net.Dialer).DialContext(t.Context(), "tcp", f.addr); err == nil {
 		t.Error("still listening")
 	}
 }

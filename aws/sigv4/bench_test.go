@@ -11,7 +11,7 @@ import (
 // 1 KB body and a signing key in the cache.
 func BenchmarkVerify(b *testing.B) {
 	body := bytes.Repeat([]byte("x"), 1024)
-	req, err := http.NewRequest("PUT", "https://"+exampleHost+"/v1/apps/810c7aab86d42fb2b56c8c966example/endpoints/3f2504e0-4f89-11d3-9a0c-0305e82c3301", nil)
+	req, err := http.NewRequestWithContext(b.Context(), "PUT", "https://"+exampleHost+"/v1/apps/810c7aab86d42fb2b56c8c966example/endpoints/3f2504e0-4f89-11d3-9a0c-0305e82c3301", nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -87,7 +87,7 @@ func TestWorkedExample(t *testing.T) {
 		t.Errorf("parsed %+v", sig)
 	}
 
-	req, err := http.NewRequest("DELETE", "https://"+exampleHost+examplePath+"?"+exampleQuery, nil)
+	req, err := http.NewRequestWithContext(t.Context(), "DELETE", "https://"+exampleHost+examplePath+"?"+exampleQuery, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +302,7 @@ func TestUnsignedPayloadNeedsSettingAndTLS(t *testing.T) {
 // presigned returns a request signed in its query with Presign.
 func presigned(t *testing.T, c Credentials) *Request {
 	t.Helper()
-	req, err := http.NewRequest("GET", "https://"+exampleHost+"/v1/apps/a%2Fb?page-size=5", nil)
+	req, err := http.NewRequestWithContext(t.Context(), "GET", "https://"+exampleHost+"/v1/apps/a%2Fb?page-size=5", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -366,7 +366,7 @@ func TestVerifyQueryForm(t *testing.T) {
 }
 
 func TestPresignRefusesExpiryOutOfRange(t *testing.T) {
-	req, _ := http.NewRequest("GET", "https://"+exampleHost+"/", nil)
+	req, _ := http.NewRequestWithContext(t.Context(), "GET", "https://"+exampleHost+"/", nil)
 	for _, d := range []time.Duration{0, time.Second - 1, 7*24*time.Hour + time.Second} {
 		if _, err := Presign(req, sha256.Sum256(nil), Credentials{}, "r", "s", d, exampleTime); err == nil {
 			t.Errorf("expiry %v accepted", d)
@@ -376,7 +376,7 @@ func TestPresignRefusesExpiryOutOfRange(t *testing.T) {
 
 func TestSignAndVerifyAgree(t *testing.T) {
 	body := []byte(`{"a":1}`)
-	req, err := http.NewRequest("POST", "http://127.0.0.1:8080/v1/apps//x/./y/../z%20/?b=%2f+&a&b=1&", strings.NewReader(string(body)))
+	req, err := http.NewRequestWithContext(t.Context(), "POST", "http://127.0.0.1:8080/v1/apps//x/./y/../z%20/?b=%2f+&a&b=1&", strings.NewReader(string(body)))
 	if err != nil {
 		t.Fatal(err)
 	}
