@@ -628,6 +628,22 @@ func TestReconnect(t *testing.T) {
 			<-r.inbox.arrived
 		})
 	})
+	t.Run("stopping_answers_what_is_being_taken", func(t *testing.T) {
+		bubble(t, smpp.Config{}, smpptest.Config{}, func(t *testing.T, r *rig) {
+			r.inbox.before = func(any) { pass(3 * time.Second) }
+			began := time.Now()
+			end, err := r.server.Text(smpptest.Text{From: "+13035550144", To: "24273", Body: "STOP"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			r.stop()
+			<-end
+			if took := time.Since(began); took != 3*time.Second || len(r.inbox.texts) != 1 {
+				t.Errorf("answered after %v with %d texts", took, len(r.inbox.texts))
+			}
+		})
+	})
 	t.Run("stopping_waits_for_answers_and_unbinds", func(t *testing.T) {
 		bubble(t, smpp.Config{}, smpptest.Config{}, func(t *testing.T, r *rig) {
 			r.server.Next(smpptest.Action{Delay: 2 * time.Second})
