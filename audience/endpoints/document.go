@@ -60,11 +60,14 @@ type Endpoint struct {
 	Location       map[string]string // City, Country, PostalCode, Region
 	Latitude       float64           // meaningful when HasCoordinates
 	Longitude      float64
-	HasCoordinates bool
+	HasLatitude    bool
+	HasLongitude   bool
+	HasCoordinates bool // both
 	Attributes     map[string][]string
 	Metrics        map[string]float64
-	OptedOut       bool
-	UpdatedAt      changelog.Stamp // the latest stamp in the record
+	UserAttributes map[string][]string // held for a user to come; a user's own are in User
+	OptedOut       bool                // an opt-out stands, or there is no address
+	UpdatedAt      changelog.Stamp     // the latest stamp in the record
 }
 
 // Active reports whether messages may go to the endpoint by its status.
@@ -168,6 +171,15 @@ func FromRecord(app string, r *changelog.Record) (*Endpoint, error) {
 				e.Attributes = map[string][]string{}
 			}
 			e.Attributes[path[len(prefixAttributes):]] = values
+		case strings.HasPrefix(path, prefixUserAttrs):
+			values, err := decodeList(g.Value)
+			if err != nil {
+				return nil, err
+			}
+			if e.UserAttributes == nil {
+				e.UserAttributes = map[string][]string{}
+			}
+			e.UserAttributes[path[len(prefixUserAttrs):]] = values
 		case strings.HasPrefix(path, prefixMetrics):
 			v, err := decodeNumber(g.Value)
 			if err != nil {
@@ -183,9 +195,9 @@ func FromRecord(app string, r *changelog.Record) (*Endpoint, error) {
 				return nil, err
 			}
 			if path == pathLatitude {
-				e.Latitude = v
+				e.Latitude, e.HasLatitude = v, true
 			} else {
-				e.Longitude = v
+				e.Longitude, e.HasLongitude = v, true
 			}
 		case strings.HasPrefix(path, prefixDemographic):
 			if e.Demographic == nil {
@@ -215,9 +227,8 @@ func FromRecord(app string, r *changelog.Record) (*Endpoint, error) {
 			e.UserID = string(g.Value)
 		}
 	}
-	_, lat := r.Get(pathLatitude)
-	_, lon := r.Get(pathLongitude)
-	e.HasCoordinates = lat && lon
+	e.HasCoordinates = e.HasLatitude && e.HasLongitude
+	e.OptedOut = e.OptedOut || e.Address == ""
 	return e, nil
 }
 
