@@ -19,6 +19,7 @@ type reader struct {
 	scanner
 	checker
 	scratch []string // gathers a list before its length is known
+	boxes   []string // room for the next strings held by pointer
 }
 
 // scratchMax is how many strings a pooled reader keeps room for.
@@ -40,7 +41,7 @@ func newReader(text string, share bool) *reader {
 func (d *reader) release() {
 	clear(d.path[:cap(d.path)])
 	clear(d.violations[:cap(d.violations)])
-	d.scanner = scanner{}
+	d.scanner, d.boxes = scanner{}, nil
 	readers.Put(d)
 }
 
@@ -314,6 +315,18 @@ func (d *reader) structure(p *plan, v reflect.Value) bool {
 			continue
 		}
 		seen[word] |= bit
+		if f.bare && d.peek() == '"' {
+			s, ok := d.text()
+			if !ok {
+				return false
+			}
+			if f.ptr {
+				*fv.Addr().Interface().(**string) = d.box(s)
+			} else {
+				*fv.Addr().Interface().(*string) = s
+			}
+			continue
+		}
 		d.push(step{name: f.name})
 		if f.ptr {
 			nv := reflect.New(f.rt)
@@ -336,6 +349,22 @@ func (d *reader) structure(p *plan, v reflect.Value) bool {
 		}
 	}
 	return true
+}
+
+// box returns a pointer to a string. The strings of a small request are
+// allocated together, as their text is.
+func (d *reader) box(s string) *string {
+	if len(d.boxes) == 0 {
+		n := 1
+		if d.share {
+			n = 8
+		}
+		d.boxes = make([]string, n)
+	}
+	b := &d.boxes[0]
+	d.boxes = d.boxes[1:]
+	*b = s
+	return b
 }
 
 func (d *reader) list(p *plan, m *Member, v reflect.Value) bool {

@@ -28,6 +28,7 @@ type field struct {
 	index int
 	ptr   bool // held by pointer: nil is absent
 	elide bool // plain and optional: the zero value is absent
+	bare  bool // a Go string without bounds: most members are
 	name  string
 }
 
@@ -143,6 +144,7 @@ func (p *plan) compileFields(fresh map[planKey]*plan) {
 		}
 		f.plan = compile(ft, m.schema, fresh)
 		f.elide = !f.ptr && !m.Required && !m.Default
+		f.bare = f.kind == String && f.rt == reflect.TypeFor[string]() && m.schema.Rules == nil && m.Rules == nil && !m.Upper
 		p.fields = append(p.fields, f)
 		switch m.In {
 		case InBody:
