@@ -13,6 +13,12 @@ type Caller struct {
 	AccessKeyID string     // the key that signed
 	SourceIP    netip.Addr // the peer, or what a trusted hop said of it
 	RequestID   string     // also in the response header x-amzn-RequestId
+
+	// InvocationID is the header amz-sdk-invocation-id: AWS SDKs keep it equal
+	// across the retries of one call. Empty when the client sent none.
+	InvocationID string
+	// BodyHash is the hex SHA-256 of the request's body as it was received.
+	BodyHash string
 }
 
 type callerKey struct{}
