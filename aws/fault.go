@@ -96,7 +96,9 @@ func Quota(format string, args ...any) *Fault { return fault(KindQuota, format, 
 func Unavailable(format string, args ...any) *Fault { return fault(KindUnavailable, format, args) }
 
 // NotImplemented reports a modelled operation that is not built yet.
-func NotImplemented(format string, args ...any) *Fault { return fault(KindNotImplemented, format, args) }
+func NotImplemented(format string, args ...any) *Fault {
+	return fault(KindNotImplemented, format, args)
+}
 
 // KindOf returns the kind of the first Fault in err's chain, or KindInternal.
 func KindOf(err error) Kind {
