@@ -106,6 +106,27 @@ func TestOperationCounts(t *testing.T) {
 	}
 }
 
+// Every generated type fits its schema: a plan is compiled for each, which
+// panics where a field is missing or of the wrong type.
+func TestTypesFitTheirSchemas(t *testing.T) {
+	for _, s := range services {
+		for _, op := range s.Operations {
+			for _, side := range []struct {
+				rt     reflect.Type
+				schema *wire.Schema
+			}{{op.InputType(), op.Input}, {op.OutputType(), op.Output}} {
+				v := reflect.New(side.rt).Interface()
+				if _, err := wire.Redacted(side.schema, v); err != nil {
+					t.Errorf("%s: write %s: %v", op.Key(), side.schema.Name, err)
+				}
+				if err := wire.UnmarshalJSON(side.schema, []byte(`{"Nope":1}`), v); err != nil && aws.KindOf(err) != aws.KindInvalid {
+					t.Errorf("%s: read %s: %v", op.Key(), side.schema.Name, err)
+				}
+			}
+		}
+	}
+}
+
 // mountAll mounts one operation on a room that answers nothing.
 func mountAll[I, O any](m *wire.Mux, op *wire.Operation[I, O]) {
 	wire.Handle(m, op, "*", func(context.Context, *I) (*O, error) { return nil, nil })

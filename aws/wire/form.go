@@ -17,6 +17,7 @@ import (
 // Bounds on a form. IAM's largest calls have some hundred parameters.
 const (
 	formPairsMax   = 10_000
+	formNodesMax   = 50_000
 	formDepthMax   = 32
 	formEntriesMax = 10_000
 )
@@ -43,6 +44,7 @@ func parseForm(raw string) (*node, error) {
 	if raw == "" {
 		return root, nil
 	}
+	nodes := 0
 	if strings.Count(raw, "&") >= formPairsMax {
 		return nil, aws.Invalid("the request has more than %d parameters", formPairsMax)
 	}
@@ -69,6 +71,9 @@ func parseForm(raw string) (*node, error) {
 		for part := range strings.SplitSeq(name, ".") {
 			next := n.children[part]
 			if next == nil {
+				if nodes++; nodes > formNodesMax {
+					return nil, aws.Invalid("the parameters' names have more than %d parts", formNodesMax)
+				}
 				next = &node{}
 				if n.children == nil {
 					n.children = map[string]*node{}

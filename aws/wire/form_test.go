@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"fmt"
 	"net/url"
 	"reflect"
 	"strings"
@@ -53,20 +54,21 @@ func TestForm(t *testing.T) {
 
 func TestFormRefuses(t *testing.T) {
 	tests := map[string]struct{ form, want string }{
-		"a missing member":      {"nick=x", "Name: required but missing"},
-		"a bad number":          {"Name=a&Inner.Name=b&Inner.Small=x", "Inner.Small: expected an integer"},
-		"a bad index":           {"Name=a&Words.member.x=1", `Words: "x" is not an index from 1 to 10000`},
-		"an index of zero":      {"Name=a&Words.member.0=1", `Words: "0" is not an index from 1 to 10000`},
-		"a huge index":          {"Name=a&Words.member.99999999=1", `Words: "99999999" is not an index from 1 to 10000`},
-		"an entry without key":  {"Name=a&Tags.entry.1.value=1", "Tags[0]: expected a key and a value"},
-		"members for a scalar":  {"Name.x=a", "Name: expected a string"},
-		"infinity":              {"Name=a&Ratio=Inf", "Ratio: expected a number"},
-		"bounds of elements":    {"Name=a&Parts.member.1.ID=1&Parts.member.1.Count=10", "Parts[0].Count: must be between 1 and 9"},
-		"bad percent-encoding":  {"Name=%zz", "Name: not valid percent-encoding"},
-		"invalid UTF-8":         {"Name=%ff", "the request is not valid UTF-8"},
-		"a name of many parts":  {"Name=a&" + strings.Repeat("a.", 40) + "b=1", "a parameter's name has more than 32 parts"},
-		"too many parameters":   {strings.Repeat("a=1&", 10_001), "the request has more than 10000 parameters"},
-		"a sensitive bad value": {"Name=a&Color=BLUE", `Color: "BLUE" is not one of RED, GREEN`},
+		"a missing member":        {"nick=x", "Name: required but missing"},
+		"a bad number":            {"Name=a&Inner.Name=b&Inner.Small=x", "Inner.Small: expected an integer"},
+		"a bad index":             {"Name=a&Words.member.x=1", `Words: "x" is not an index from 1 to 10000`},
+		"an index of zero":        {"Name=a&Words.member.0=1", `Words: "0" is not an index from 1 to 10000`},
+		"a huge index":            {"Name=a&Words.member.99999999=1", `Words: "99999999" is not an index from 1 to 10000`},
+		"an entry without key":    {"Name=a&Tags.entry.1.value=1", "Tags[0]: expected a key and a value"},
+		"members for a scalar":    {"Name.x=a", "Name: expected a string"},
+		"infinity":                {"Name=a&Ratio=Inf", "Ratio: expected a number"},
+		"bounds of elements":      {"Name=a&Parts.member.1.ID=1&Parts.member.1.Count=10", "Parts[0].Count: must be between 1 and 9"},
+		"bad percent-encoding":    {"Name=%zz", "Name: not valid percent-encoding"},
+		"invalid UTF-8":           {"Name=%ff", "the request is not valid UTF-8"},
+		"a name of many parts":    {"Name=a&" + strings.Repeat("a.", 40) + "b=1", "a parameter's name has more than 32 parts"},
+		"names of too many parts": {manyParts(), "the parameters' names have more than 50000 parts"},
+		"too many parameters":     {strings.Repeat("a=1&", 10_001), "the request has more than 10000 parameters"},
+		"a sensitive bad value":   {"Name=a&Color=BLUE", `Color: "BLUE" is not one of RED, GREEN`},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -79,6 +81,17 @@ func TestFormRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// manyParts is a form of few bytes whose tree would be large.
+func manyParts() string {
+	var b strings.Builder
+	for i := range 2000 {
+		fmt.Fprintf(&b, "x%d", i)
+		b.WriteString(strings.Repeat(".a", 28))
+		b.WriteByte('&')
+	}
+	return b.String()
 }
 
 // FuzzForm: no form panics, and a flat form is read as net/url reads it, except

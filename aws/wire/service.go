@@ -60,6 +60,12 @@ type Op struct {
 // Key names the operation in the ledger: "pinpoint.CreateCampaign".
 func (o *Op) Key() string { return o.Service.Package + "." + o.Name }
 
+// InputType is the Go type of the operation's input.
+func (o *Op) InputType() reflect.Type { return o.in }
+
+// OutputType is the Go type of the operation's output.
+func (o *Op) OutputType() reflect.Type { return o.out }
+
 // Action names the operation in policies: "mobiletargeting:CreateCampaign".
 func (o *Op) Action() string {
 	p := o.Service.ActionPrefix

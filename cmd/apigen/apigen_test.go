@@ -98,6 +98,7 @@ func TestCheckFindsDifferences(t *testing.T) {
 func TestMistakesInTheDataAreRefused(t *testing.T) {
 	tests := map[string]struct{ file, old, new, want string }{
 		"a misspelt member":        {"overlay/pinpoint.json", `"Daily": {"range"`, `"Dayly": {"range"`, "shape CampaignLimits has no member Dayly"},
+		"a misspelt shape":         {"overlay/pinpoint-email.json", `"MaxItems"`, `"MaxItem"`, "no shape MaxItem"},
 		"a misspelt operation":     {"overlay/pinpoint.json", `"PutEvents"`, `"PutEvent"`, "no operation PutEvent"},
 		"a key nobody reads":       {"overlay/pinpoint.json", `"scalarAsList"`, `"scalarAsLists"`, `unknown field "scalarAsLists"`},
 		"an unknown shape":         {"everpoint.json", `"type": "RunState"`, `"type": "RunStates"`, `no shape "RunStates"`},

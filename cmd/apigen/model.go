@@ -188,6 +188,9 @@ func checkOverlay(base, over map[string]any) error {
 	for name, s := range object(over, "shapes") {
 		have := object(object(base, "shapes"), name)
 		if have == nil {
+			if object(object(over, "shapes"), name)["type"] == nil {
+				return fmt.Errorf("no shape %s", name)
+			}
 			continue // a shape of the overlay's own
 		}
 		for mem := range object(s.(map[string]any), "members") {
