@@ -267,12 +267,18 @@ func TestAWSJSONFaults(t *testing.T) {
 		"unavailable":     {ok, aws.Unavailable("later"), `503 {"__type":"ServiceUnavailableException","Message":"later"}`},
 		"not implemented": {ok, aws.NotImplemented("not yet"), `501 {"__type":"NotImplementedException","Message":"not yet"}`},
 		"denied":          {ok, aws.Denied("User: x"), `400 {"__type":"AccessDeniedException","Message":"User: x"}`},
-		"an exception": {ok, &smsvoicev2.ConflictException{Message: "full", Reason: smsvoicev2.ConflictExceptionReasonResourceNotEmpty, ResourceType: smsvoicev2.ResourceTypePool, ResourceId: "p"},
-			`400 {"__type":"ConflictException","Message":"full","Reason":"RESOURCE_NOT_EMPTY","ResourceId":"p","ResourceType":"pool"}`},
-		"a wrapped exception": {ok, fmt.Errorf("delete: %w", &smsvoicev2.InternalServerException{Message: "oh"}),
-			`500 {"__type":"InternalServerException","Message":"oh","RequestId":"` + requestID + `"}`},
-		"anything else": {ok, errors.New("secret detail"),
-			`500 {"__type":"InternalServerException","Message":"An internal error occurred. The request id identifies it in the server's log.","RequestId":"` + requestID + `"}`},
+		"an exception": {
+			ok, &smsvoicev2.ConflictException{Message: "full", Reason: smsvoicev2.ConflictExceptionReasonResourceNotEmpty, ResourceType: smsvoicev2.ResourceTypePool, ResourceId: "p"},
+			`400 {"__type":"ConflictException","Message":"full","Reason":"RESOURCE_NOT_EMPTY","ResourceId":"p","ResourceType":"pool"}`,
+		},
+		"a wrapped exception": {
+			ok, fmt.Errorf("delete: %w", &smsvoicev2.InternalServerException{Message: "oh"}),
+			`500 {"__type":"InternalServerException","Message":"oh","RequestId":"` + requestID + `"}`,
+		},
+		"anything else": {
+			ok, errors.New("secret detail"),
+			`500 {"__type":"InternalServerException","Message":"An internal error occurred. The request id identifies it in the server's log.","RequestId":"` + requestID + `"}`,
+		},
 	} {
 		if got := call(tt.body, tt.err); got != tt.want {
 			t.Errorf("%s:\ngot  %s\nwant %s", name, got, tt.want)

@@ -454,7 +454,7 @@ func (d *reader) mapping(p *plan, m *Member, v reflect.Value) bool {
 		out := map[string][]string{}
 		ok := d.entries(quiet, p, func(k string) bool {
 			var l []string
-			ok := true
+			var ok bool
 			switch {
 			case d.peek() == '[':
 				l, ok = d.strings()
