@@ -76,8 +76,7 @@ func (d *Door) tooLarge() *aws.Fault {
 }
 
 // readBody reads the body as it was sent, within its bounds of size and time.
-// After an error the connection cannot be used again; the deadline is left on
-// it then, because the server still reads what follows.
+// After an error the connection cannot be used again.
 func (d *Door) readBody(w http.ResponseWriter, r *http.Request, h *held) ([]byte, error) {
 	if r.ContentLength > d.cfg.BodyBytesMax {
 		return nil, d.tooLarge()
@@ -89,10 +88,7 @@ func (d *Door) readBody(w http.ResponseWriter, r *http.Request, h *held) ([]byte
 	body, err := h.readAll(r.Body, r.ContentLength)
 	switch {
 	case err == nil:
-		// The server goes on reading to notice a client that leaves; a deadline
-		// would look like one.
-		setReadDeadline(w, time.Time{})
-		return body, nil
+		return body, nil // the server lifts the deadline itself when it meets the end
 	case isFault(err):
 		return body, err
 	case errors.Is(err, os.ErrDeadlineExceeded):

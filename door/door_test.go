@@ -349,6 +349,30 @@ func TestBodyTimeAndSize(t *testing.T) {
 			t.Errorf("%d bytes are still held", held)
 		}
 	})
+	t.Run("stalled_after_the_refusal", func(t *testing.T) {
+		// The answer comes at once. The server reads on for the client's sake, but
+		// not for the half minute that a body may take.
+		f := serve(t, Config{BodyBytesMax: 1000})
+		d := dialects[0]
+		fastest := time.Hour
+		for range 3 {
+			r, sent := d.build("http://"+f.addr, "a", strings.Repeat("x", 2000))
+			sign(r, sent, d.service)
+			conn := dial(t, f.addr)
+			begun := time.Now()
+			conn.send(t, head(r)+fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n", len(sent), sent))
+			resp, body := conn.response(t)
+			fastest = min(fastest, time.Since(begun))
+			f.check(t, d, resp, body, 413, "PayloadTooLargeException", "The request body is larger than 1000 bytes.")
+			if !resp.Close {
+				t.Error("the connection is not announced to end")
+			}
+			conn.closed(t)
+		}
+		if fastest >= lingerTimeout {
+			t.Errorf("the fastest of three answers took %v", fastest)
+		}
+	})
 	t.Run("all_bodies", func(t *testing.T) {
 		f := serve(t, Config{BodiesBytesMax: 8000})
 		for _, d := range dialects {
@@ -681,6 +705,7 @@ func TestStaticKeys(t *testing.T) {
 		{func(*aws.Caller) {}, "mobiletargeting:GetApp", "arn:nonsense", false},
 		{func(c *aws.Caller) { c.AccessKeyID = "AKIAOTHER" }, "mobiletargeting:GetApp", own, false},
 		{func(c *aws.Caller) { c.Account = "999999999999" }, "mobiletargeting:GetApp", own, false},
+		{func(c *aws.Caller) { c.Account = "999999999999" }, "mobiletargeting:GetApps", "*", false},
 		{func(c *aws.Caller) { c.Principal = testRoot }, "mobiletargeting:GetApp", own, false},
 		{func(c *aws.Caller) { *c = aws.Caller{} }, "mobiletargeting:GetApps", "*", false},
 	} {

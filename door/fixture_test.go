@@ -317,6 +317,7 @@ func do(t *testing.T, r *http.Request) (*reply, []byte) {
 type reply struct {
 	StatusCode, ProtoMajor int
 	Header                 http.Header
+	Close                  bool // the server said that it hangs up
 }
 
 func readAll(t *testing.T, resp *http.Response) (*reply, []byte) {
@@ -326,7 +327,7 @@ func readAll(t *testing.T, resp *http.Response) (*reply, []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &reply{resp.StatusCode, resp.ProtoMajor, resp.Header}, body
+	return &reply{resp.StatusCode, resp.ProtoMajor, resp.Header, resp.Close}, body
 }
 
 // check judges an error answer: its words, and what every answer carries.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net/http"
 	"runtime/debug"
@@ -175,10 +176,10 @@ func (c *call) early(err error, head []byte) *wire.Response {
 	return c.fail(err)
 }
 
-// fail answers with an error. Faults are told; anything else is logged here and
-// told as an internal error.
+// fail answers with an error. Faults and exceptions are told; anything else is
+// logged here and told as an internal error.
 func (c *call) fail(err error) *wire.Response {
-	if !isFault(err) {
+	if _, told := errors.AsType[wire.Exception](err); !told && !isFault(err) {
 		c.door.log.ErrorContext(c.r.Context(), "request failed", "request_id", c.record.RequestID,
 			"action", c.record.Action, "error", err)
 	}
