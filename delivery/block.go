@@ -281,9 +281,12 @@ func (j *job) attempt(ctx context.Context, chunk []int) error {
 	if err := j.plan.pace.wait(ctx, len(chunk)); err != nil {
 		return err
 	}
-	for _, b := range j.needed(chunk) {
+	for _, b := range j.needed() {
 		if err := b.wait(ctx); err != nil {
 			return err
+		}
+		if b.open() {
+			chunk = chunk[:1]
 		}
 	}
 	if err := j.s.acquire(ctx, len(chunk)); err != nil {
@@ -298,14 +301,14 @@ func (j *job) attempt(ctx context.Context, chunk []int) error {
 	return j.send(ctx, going)
 }
 
-// needed are the breakers of the providers a chunk may need.
-func (j *job) needed([]int) []*breaker {
+// needed are the breakers of the providers that the plan's messages may need.
+func (j *job) needed() []*breaker {
 	var out []*breaker
 	p := j.plan.plan
-	if p.Email != nil && p.SMS == nil {
+	if p.Email != nil {
 		out = append(out, j.s.breakers["mail"])
 	}
-	if p.SMS != nil && p.Email == nil {
+	if p.SMS != nil {
 		if n, ok := j.s.origin(p.SMS, ""); ok && j.s.breakers[n.Route] != nil {
 			out = append(out, j.s.breakers[n.Route])
 		}

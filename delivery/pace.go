@@ -60,7 +60,8 @@ func (b *breaker) wait(ctx context.Context) error {
 		b.mu.Lock()
 		d := b.until.Sub(b.now())
 		if d <= 0 && b.failed >= breakerTrips {
-			// This caller probes; the others wait for what it finds.
+			// This caller probes; the others wait for what it finds, longer each time.
+			b.delay = min(2*b.delay, breakerDelayMax)
 			b.until = b.now().Add(b.delay)
 		}
 		b.mu.Unlock()
@@ -85,11 +86,18 @@ func (b *breaker) learn(o courier.Outcome) {
 		b.failed, b.delay, b.until = 0, 0, time.Time{}
 		return
 	}
-	if b.failed++; b.failed < breakerTrips || b.until.After(b.now()) {
-		return
+	if b.failed++; b.failed == breakerTrips {
+		b.delay = breakerDelayMin
+		b.until = b.now().Add(b.delay)
 	}
-	b.delay = min(max(2*b.delay, breakerDelayMin), breakerDelayMax)
-	b.until = b.now().Add(b.delay)
+}
+
+// open reports whether the provider could not be reached lately: whoever asks
+// it next risks one message, not many.
+func (b *breaker) open() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.failed >= breakerTrips
 }
 
 // unreachable says that an outcome is about the connection, not the message.
