@@ -43,7 +43,7 @@ func New(cfg Config, st *store.Store, tokens *wire.Tokens, ids *aws.IDs, now fun
 func (s *Service) Mount(m *wire.Mux) {
 	wire.Handle(m, pinpoint.GetEndpoint, "apps/{ApplicationId}/endpoints/{EndpointId}", s.get)
 	wire.Handle(m, pinpoint.UpdateEndpoint, "apps/{ApplicationId}/endpoints/{EndpointId}", s.update)
-	wire.Handle(m, pinpoint.UpdateEndpointsBatch, "apps/{ApplicationId}/endpoints", s.updateBatch)
+	wire.Handle(m, pinpoint.UpdateEndpointsBatch, "apps/{ApplicationId}", s.updateBatch)
 	wire.Handle(m, pinpoint.DeleteEndpoint, "apps/{ApplicationId}/endpoints/{EndpointId}", s.delete)
 	wire.Handle(m, pinpoint.GetUserEndpoints, "apps/{ApplicationId}/users/{UserId}", s.getUser)
 	wire.Handle(m, pinpoint.DeleteUserEndpoints, "apps/{ApplicationId}/users/{UserId}", s.deleteUser)

@@ -37,6 +37,7 @@ type Patch struct {
 	// complete is demanded of a row that would create an endpoint: it must have
 	// an address and a channel. Imports ask for it.
 	complete bool
+	made     bool // the id is not the client's
 }
 
 // set is one member's new value; nil removes the member.

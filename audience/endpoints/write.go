@@ -39,30 +39,36 @@ func (s *Service) Touches(app, id string, req *pinpoint.EndpointRequest) []store
 
 // Write writes a patch. A fault means that nothing was written.
 func (s *Service) Write(tx *store.Tx, p *Patch) error {
+	_, err := s.write(tx, p)
+	return err
+}
+
+// write is Write, and says which channel the endpoint has now.
+func (s *Service) write(tx *store.Tx, p *Patch) (channel string, err error) {
 	known, err := s.memory.namesOf(tx, p.app)
 	if err != nil {
-		return err
+		return "", err
 	}
 	w := write{s: s, tx: tx, p: p, sets: known.strip(p.sets), userSets: known.strip(p.userSets)}
 	if err := w.load(); err != nil {
-		return err
+		return "", err
 	}
 	if stale(&w.was, p) {
-		return nil
+		return textOf(&w.was, pathChannelType), nil
 	}
 	fresh := known.fresh(known.fresh(nil, w.sets), w.userSets)
 	if err := known.admit(fresh, s.limits.NamesPerApp); err != nil {
-		return err
+		return "", err
 	}
 	if err := w.decide(); err != nil {
-		return err
+		return "", err
 	}
 	if len(fresh) > 0 {
 		if err := known.add(tx, p.app, fresh); err != nil {
-			return err
+			return "", err
 		}
 	}
-	return w.put()
+	return w.channel, w.put()
 }
 
 // write is one patch on its way: what was there, and what will be.
