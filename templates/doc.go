@@ -2,6 +2,20 @@
 // (email, SMS, voice, push, in-app), their versions, and the language their
 // text is written in.
 //
+// # Versions
+//
+// A template belongs to an account and has a name that is unique for its type.
+// It is created with version 1, which is active. An update overwrites the
+// latest version, or adds one with the next number; numbers are never used
+// twice. A message names a template, and then says what the active version says
+// when it is sent, or a version of it; [Resolve] answers both. What is deleted
+// stays for that purpose, out of everybody else's sight, for 540 days.
+//
+// Chosen where the specification is silent: an update replaces the whole
+// content, a member left out is gone; deleting the last version deletes the
+// template; lists are in the order of names and of version numbers; a list item
+// shows the active version; an empty text counts as absent.
+//
 // # The language
 //
 // A template is Handlebars text. [Parse] compiles it once, with every mistake
@@ -58,5 +72,5 @@
 // by an expression are refused by Parse with a sentence. Lines that hold only a
 // block tag keep their line ends: only ~ removes white space.
 //
-// Sources: engagement 5.3, 5.4, 13.2, 13.11.
+// Sources: engagement 1.3, 5, 13.2, 13.11.
 package templates

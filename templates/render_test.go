@@ -61,7 +61,7 @@ func render(t testing.TB, src string, o Options, vars Vars, c Context) (string, 
 	return string(out), result
 }
 
-func context() Context { return Context{Now: noon, UUID: UUIDsFrom("message-1")} }
+func noonContext() Context { return Context{Now: noon, UUID: UUIDsFrom("message-1")} }
 
 // A claim is a template and what it renders to for ann.
 type claim struct{ src, want string }
@@ -70,7 +70,7 @@ func checkClaims(t *testing.T, o Options, claims []claim) {
 	t.Helper()
 	for _, c := range claims {
 		t.Run(c.src, func(t *testing.T) {
-			got, result := render(t, c.src, o, ann, context())
+			got, result := render(t, c.src, o, ann, noonContext())
 			if got != c.want {
 				t.Errorf("%s\n got %q\nwant %q", c.src, got, c.want)
 			}
@@ -233,7 +233,7 @@ func TestMissing(t *testing.T) {
 		{"a test lists nothing unusable", "{{#if (add Location.City 1)}}x{{/if}}", "", nil, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			ctx := context()
+			ctx := noonContext()
 			ctx.Defaults = defaults
 			got, result := render(t, c.src, Options{}, ann, ctx)
 			if got != c.want || !slices.Equal(result.Missing, c.missing) || !slices.Equal(result.Unusable, c.unusable) {
@@ -396,7 +396,7 @@ func TestBounds(t *testing.T) {
 				t.Fatal(err)
 			}
 			started := time.Now()
-			out, _, err := compiled.Append([]byte("kept"), vars, context())
+			out, _, err := compiled.Append([]byte("kept"), vars, noonContext())
 			if !errors.Is(err, c.want) || string(out) != "kept" {
 				t.Errorf("out %d bytes, error %v; want %v", len(out), err, c.want)
 			}
@@ -442,7 +442,7 @@ func TestExecuteFromManyGoroutines(t *testing.T) {
 		group.Go(func() {
 			for range 200 {
 				var out strings.Builder
-				result, err := compiled.Execute(&out, ann, context())
+				result, err := compiled.Execute(&out, ann, noonContext())
 				if err != nil || out.String() != "BLUEREDGREEN u-1 " || !slices.Equal(result.Missing, []string{"missing"}) {
 					t.Errorf("out %q, result %v, error %v", out.String(), result, err)
 					return
