@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -101,7 +102,10 @@ func (c *call) handle(w http.ResponseWriter) *wire.Response {
 		c.record.Service = c.match.Service.SigningName
 	}
 	c.record.Action = c.match.Action()
-	caller := aws.Caller{Region: d.cfg.Region, SourceIP: c.record.SourceIP, RequestID: c.record.RequestID}
+	caller := aws.Caller{
+		Region: d.cfg.Region, SourceIP: c.record.SourceIP, RequestID: c.record.RequestID,
+		InvocationID: text(c.r.Header.Get("Amz-Sdk-Invocation-Id")), BodyHash: hex.EncodeToString(hash[:]),
+	}
 	unsigned := c.match.Op != nil && c.match.Op.Unsigned
 	if !unsigned {
 		identity, err := c.authenticate(ctx, hash)
