@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -48,7 +50,7 @@ func BenchmarkRoom(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	r, err := apply(&changelog.Record{}, p, changelog.Stamp{Clock: 1, Region: "us-east-1"})
+	r, err := apply(&changelog.Record{}, p, p.sets, changelog.Stamp{Clock: 1, Region: "us-east-1"})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -64,7 +66,7 @@ func BenchmarkRoom(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		is, err := apply(&was, p, changelog.Stamp{Clock: n, Region: "us-east-1"})
+		is, err := apply(&was, p, p.sets, changelog.Stamp{Clock: n, Region: "us-east-1"})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -99,4 +101,41 @@ func BenchmarkUpdateEndpoint64(b *testing.B) {
 	}
 	done.Wait()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "updates/s")
+}
+
+// BenchmarkImport imports rows of about 250 bytes, new endpoints with a user
+// and eight attributes and metrics, into SQLite. One iteration is one row.
+func BenchmarkImport(b *testing.B) {
+	for _, rows := range []int{1000, 4000} {
+		b.Run(fmt.Sprint("chunk_", rows), func(b *testing.B) { benchImport(b, rows) })
+	}
+}
+
+func benchImport(b *testing.B, chunkRows int) {
+	s := benchRoom(b)
+	dir := b.TempDir()
+	var text strings.Builder
+	text.WriteString("Id,Address,ChannelType,Attributes.interest,Attributes.interest,Attributes.plan,Attributes.signup,Metrics.orders,Metrics.spend," +
+		"Demographic.Make,Demographic.Model,Demographic.Timezone,Location.City,Location.Country,Location.Latitude,Location.Longitude,User.UserId,User.UserAttributes.age\n")
+	for i := range b.N {
+		fmt.Fprintf(&text, "endpoint-%d,person%d@example.com,EMAIL,tea,coffee,gold,2026-01-02,%d,%d,Acme,Model One,Europe/Oslo,Oslo,NO,59.91,10.75,,\n", i, i, i%17, i%1000)
+	}
+	writeFile(b, filepath.Join(dir, "bucket", "in.csv"), []byte(text.String()))
+	im := NewImports(ImportConfig{BucketDir: dir, ChunkRows: chunkRows}, s, nil, discard)
+	ctx := aws.WithCaller(context.Background(), aws.Caller{Account: account})
+	yes := true
+	out, err := im.create(ctx, &pinpoint.CreateImportJobRequest{ApplicationId: app, ImportJobRequest: &pinpoint.ImportJobRequest{
+		Format: "CSV", RoleArn: role, S3Url: "s3://bucket/in.csv", RegisterEndpoints: &yes,
+	}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	runOnce(b, ctx, im)
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+	j, err := im.find(ctx, app, out.ImportJobResponse.Id)
+	if err != nil || j.Status != pinpoint.JobStatusCompleted || j.Processed != b.N || j.Failed != 0 {
+		b.Fatalf("%+v, %v", j, err)
+	}
 }

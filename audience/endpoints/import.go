@@ -40,9 +40,15 @@ type ImportConfig struct {
 	LineBytesMax      int           // default 1 MiB
 	RunningPerAccount int           // in this Region; default 10
 	RunningPerNode    int           // default 2
-	ChunkRows         int           // rows committed together; default 1000
+	ChunkRows         int           // rows committed together; default 4000, see below
 	Lease             time.Duration // how long a node's silence is believed to be work; default 15 s
 }
+
+// The keys of endpoints are hashes, so the rows of a chunk land on pages all
+// over the index, and each page is written once for each commit: the larger the
+// chunk, the fewer pages for each row. It is also how long another caller's
+// write may have to wait. Measured with SQLite at 200,000 rows: 1000 give
+// 19,000 rows/s, 4000 23,000, 8000 26,000.
 
 func (c ImportConfig) withDefaults() ImportConfig {
 	if c.S3Region == "" {
@@ -62,7 +68,7 @@ func (c ImportConfig) withDefaults() ImportConfig {
 		{&c.LineBytesMax, 1 << 20},
 		{&c.RunningPerAccount, 10},
 		{&c.RunningPerNode, 2},
-		{&c.ChunkRows, 1000},
+		{&c.ChunkRows, 4000},
 	} {
 		if *d.to <= 0 {
 			*d.to = d.value

@@ -38,7 +38,7 @@ type item struct {
 }
 
 const (
-	chunkBytesMax  = 1 << 20 // of the lines of a chunk
+	chunkBytesMax  = 4 << 20 // of the lines of a chunk
 	readBufferSize = 256 << 10
 	lineUsersMax   = 10_000 // users on one line, which one update takes
 )

@@ -360,7 +360,8 @@ func assign(regs []changelog.Register, sets []set, created bool, at changelog.St
 	return append(out, regs...)
 }
 
-// apply returns the record as the patch leaves it: only what was supplied
+// apply returns the record as the patch, with the sets that are left of it once
+// blocked names are gone, leaves it: only what was supplied
 // changes, an array is replaced whole, an opt-out is recorded and an opt-in
 // revokes what the record holds. It fails when the result could not be an
 // endpoint. The stamp must be above the record's latest.
@@ -370,17 +371,18 @@ func assign(regs []changelog.Register, sets []set, created bool, at changelog.St
 // neither stand against a later address nor revoke an explicit opt-out.
 //
 // Source: engagement 2.2, 13.19; design 5, Merge rules.
-func apply(r *changelog.Record, p *Patch, at changelog.Stamp) (changelog.Record, error) {
+func apply(r *changelog.Record, p *Patch, sets []set, at changelog.Stamp) (changelog.Record, error) {
 	out := *r
 	created := !r.Live()
-	out.Registers = assign(r.Registers, p.sets, created, at)
-	address, channel := textOf(&out, pathAddress), textOf(&out, pathChannelType)
+	out.Registers = assign(r.Registers, sets, created, at)
+	_, addressed := out.Get(pathAddress)
+	_, channelled := out.Get(pathChannelType)
 	switch {
-	case p.complete && created && address == "":
+	case p.complete && created && !addressed:
 		return out, aws.InvalidMember("Address", "Missing Address: a new endpoint needs Address and ChannelType")
-	case p.complete && created && channel == "", address != "" && channel == "":
+	case (addressed || p.complete && created) && !channelled:
 		return out, aws.InvalidMember("ChannelType", "Missing ChannelType")
-	case p.optOut == pinpoint.OptOutNone && address == "":
+	case p.optOut == pinpoint.OptOutNone && !addressed:
 		return out, aws.InvalidMember("Address", "Missing Address")
 	}
 	switch p.optOut {
@@ -401,6 +403,11 @@ func apply(r *changelog.Record, p *Patch, at changelog.Stamp) (changelog.Record,
 func stale(r *changelog.Record, p *Patch) bool {
 	stored, ok := r.Get(pathEffectiveDate)
 	return ok && p.effective != "" && p.effective < string(stored)
+}
+
+func is(r *changelog.Record, path, value string) bool {
+	v, ok := r.Get(path)
+	return ok && string(v) == value
 }
 
 func textOf(r *changelog.Record, path string) string {

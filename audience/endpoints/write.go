@@ -132,9 +132,7 @@ func (w *write) decide() error {
 		return err
 	}
 	w.at = w.tx.Stamp(seen...)
-	patched := *p
-	patched.sets = w.sets
-	if w.is, err = apply(&w.was, &patched, w.at); err != nil {
+	if w.is, err = apply(&w.was, p, w.sets, w.at); err != nil {
 		return err
 	}
 	if w.userChanges {
@@ -154,7 +152,7 @@ func (w *write) findLosers(seen []changelog.Stamp) ([]changelog.Stamp, error) {
 	if w.p.inactive || w.addr == "" || w.channel == "" {
 		return seen, nil
 	}
-	if textOf(&w.was, pathStatus) == statusActive && textOf(&w.was, pathAddress) == w.addr && textOf(&w.was, pathChannelType) == w.channel {
+	if is(&w.was, pathStatus, statusActive) && is(&w.was, pathAddress, w.addr) && is(&w.was, pathChannelType, w.channel) {
 		return seen, nil // it is the holder already
 	}
 	rows, err := w.tx.Lookup(KindEndpoint, ByAddress(w.p.app, w.channel, w.addr), holdersMax)
@@ -183,7 +181,7 @@ const holdersMax = 1000
 //
 // Source: engagement 2.3, The sixteenth endpoint.
 func (w *write) findRoom(live bool, seen []changelog.Stamp) ([]changelog.Stamp, error) {
-	if w.userID == "" || live && textOf(&w.was, pathUserID) == w.userID {
+	if w.userID == "" || live && is(&w.was, pathUserID, w.userID) {
 		return seen, nil
 	}
 	rows, err := w.tx.Lookup(KindEndpoint, ByUser(w.p.app, w.userID), holdersMax)
@@ -326,13 +324,14 @@ func SetInactive(tx *store.Tx, key string) error {
 func put(tx *store.Tx, app, key string, r *changelog.Record) error {
 	var x [2]store.Index
 	n := 0
-	address, channel := textOf(r, pathAddress), textOf(r, pathChannelType)
-	if address != "" && channel != "" && textOf(r, pathStatus) == statusActive {
-		x[n] = ByAddress(app, channel, address)
+	address, _ := r.Get(pathAddress)
+	channel, _ := r.Get(pathChannelType)
+	if len(address) > 0 && len(channel) > 0 && is(r, pathStatus, statusActive) {
+		x[n] = ByAddress(app, string(channel), string(address))
 		n++
 	}
-	if user := textOf(r, pathUserID); user != "" {
-		x[n] = ByUser(app, user)
+	if user, _ := r.Get(pathUserID); len(user) > 0 {
+		x[n] = ByUser(app, string(user))
 		n++
 	}
 	return tx.Put(KindEndpoint, key, encode(r), x[:n]...)
