@@ -1,0 +1,108 @@
+package node
+
+import (
+	"context"
+	"encoding/base64"
+	"strings"
+
+	"github.com/everpoint/everpoint/api/everpoint"
+	"github.com/everpoint/everpoint/aws"
+	"github.com/everpoint/everpoint/aws/wire"
+	"github.com/everpoint/everpoint/state/queue"
+	"github.com/everpoint/everpoint/state/store"
+)
+
+// administration answers what concerns the node as a whole and no room.
+type administration struct {
+	n      *Node
+	tokens *wire.Tokens
+}
+
+// Mount hangs the node's own operations on the mux.
+func (a *administration) Mount(m *wire.Mux) {
+	wire.Handle(m, everpoint.GetNodeStatus, "node", a.status)
+	wire.Handle(m, everpoint.ListBuriedWork, "buried-work", a.buried)
+	wire.Handle(m, everpoint.RetryBuriedWork, "buried-work/{WorkId}", a.retry)
+}
+
+// depthMax bounds what status counts of the queue.
+const depthMax = 100_000
+
+func (a *administration) status(ctx context.Context, _ *everpoint.GetNodeStatusRequest) (*everpoint.GetNodeStatusResponse, error) {
+	n := a.n
+	depth, err := n.Queue.Depth(n.Store.Reader(ctx), depthMax)
+	if err != nil {
+		return nil, err
+	}
+	engine := "sqlite"
+	if n.Config.PostgresURLFile != "" {
+		engine = "postgresql"
+	}
+	return &everpoint.GetNodeStatusResponse{NodeStatus: &everpoint.NodeStatus{
+		Region: n.Config.Region, NodeId: n.Config.Node, Incarnation: n.Store.Incarnation(), Version: Version(),
+		StartedAt: n.started, Engine: engine, ChangeHead: n.Store.Head(store.Changes), EventHead: n.Store.Head(store.Events),
+		QueueDepth: int64(depth), InFlightSends: n.Delivery.InFlight(), EndpointsIndexed: int64(n.Index.Size()),
+	}}, nil
+}
+
+// A buried work's id on the wire is its kind and id, made safe for a path.
+func workID(kind, id string) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(kind + "\x00" + id))
+}
+
+func view(b *queue.Buried) everpoint.BuriedWork {
+	out := everpoint.BuriedWork{Kind: b.Kind, Id: workID(b.Kind, b.ID), Attempts: b.Attempts, BuriedAt: b.BuriedAt}
+	if b.LastError != "" {
+		out.LastError = &b.LastError
+	}
+	return out
+}
+
+const buriedScope = "everpoint:ListBuriedWork"
+
+func (a *administration) buried(ctx context.Context, in *everpoint.ListBuriedWorkRequest) (*everpoint.ListBuriedWorkResponse, error) {
+	limit, err := wire.Page(in.PageSize)
+	if err != nil {
+		return nil, err
+	}
+	after := ""
+	if in.Token != nil {
+		if after, err = a.tokens.Open(buriedScope, *in.Token); err != nil {
+			return nil, err
+		}
+	}
+	page, next, err := a.n.Queue.BuriedWork(a.n.Store.Reader(ctx), after, limit)
+	if err != nil {
+		return nil, err
+	}
+	out := &everpoint.BuriedWorkResponse{Item: []everpoint.BuriedWork{}}
+	for i := range page {
+		out.Item = append(out.Item, view(&page[i]))
+	}
+	if next != "" {
+		token := a.tokens.Seal(buriedScope, next)
+		out.NextToken = &token
+	}
+	return &everpoint.ListBuriedWorkResponse{BuriedWorkResponse: out}, nil
+}
+
+func (a *administration) retry(ctx context.Context, in *everpoint.RetryBuriedWorkRequest) (*everpoint.RetryBuriedWorkResponse, error) {
+	raw, err := base64.RawURLEncoding.DecodeString(in.WorkId)
+	kind, id, ok := strings.Cut(string(raw), "\x00")
+	if err != nil || !ok {
+		return nil, aws.NotFound("no buried work %s", in.WorkId)
+	}
+	var was everpoint.BuriedWork
+	err = a.n.Store.Update(ctx, func(tx *store.Tx) error {
+		b, err := a.n.Queue.BuriedOf(tx, kind, id)
+		if err != nil {
+			return err
+		}
+		was = view(b)
+		return a.n.Queue.Retry(tx, kind, id)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &everpoint.RetryBuriedWorkResponse{BuriedWork: &was}, nil
+}

@@ -1,0 +1,242 @@
+package node
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Config is a node's configuration file. Relative paths are below the file's
+// own directory. Absent members have the defaults that their comments say.
+type Config struct {
+	// Node names this node within its Region, for leases and the ledger.
+	// Default: the host's name.
+	Node string
+	// Region is this Region's name, such as us-east-1. Required.
+	Region string
+	// Dir holds the database (SQLite), the keys and the node's lineage. Required.
+	Dir string
+	// PostgresURLFile names a file with the URL of the Region's PostgreSQL. Empty
+	// means SQLite in Dir.
+	PostgresURLFile string
+	// KeysDir holds the sealing and hashing keysets, which the nodes of a Region
+	// share. Default: keys below Dir.
+	KeysDir string
+
+	Door    Door
+	Account []Account // the accounts and their access keys; at least one
+	Mail    *Mail     // the mail relay; none: mail cannot be sent
+	Routes  []Route   // SMS routes by name; none: texts cannot be sent
+	Numbers []Number  // origination numbers and sender ids
+
+	Import Import
+	Events Events
+
+	// Local relaxes what only makes sense with real senders and customers: any
+	// sender address may be used, rate quotas are lifted. `everpoint local` sets it.
+	Local bool
+	// LogLevel is debug, info, warn or error. Default: info.
+	LogLevel string
+}
+
+// Door says where the API is served.
+type Door struct {
+	// Listen is host:port. Default: 127.0.0.1:8443.
+	Listen string
+	// CertFile and KeyFile are the TLS certificate chain and key, PEM.
+	CertFile, KeyFile string
+	// PlainLoopback serves plain HTTP, on a loopback address only.
+	PlainLoopback bool
+	// Hosts are additional host names for which signatures are accepted, such as
+	// pinpoint.us-east-1.amazonaws.com.
+	Hosts []string
+	// RegionsAccepted are further Regions that signatures may be scoped to.
+	RegionsAccepted []string
+	// RequestsMax bounds concurrent requests. Default: 512.
+	RequestsMax int
+}
+
+// Account is a tenant and an access key of its root.
+type Account struct {
+	ID          string // 12 digits
+	AccessKeyID string
+	SecretFile  string // a file that holds the secret key
+}
+
+// Mail is the relay.
+type Mail struct {
+	Addr         string // host:port
+	Name         string // given in EHLO. Default: {Region}.everpoint
+	TLS          string // off, opportunistic, required or implicit
+	CAFile       string // PEM roots; default: the system's
+	Username     string
+	PasswordFile string
+	Connections  int // default 4
+	// Senders are the addresses and domains that mail may come from. Empty allows
+	// none, unless Local is set.
+	Senders []string
+}
+
+// Route is an SMPP provider.
+type Route struct {
+	Name         string
+	Addresses    []string // host:port, tried in turn
+	SystemID     string
+	PasswordFile string // empty: no password
+	Binds        int    // default 2
+	Window       int    // default 10
+	TLS          bool
+}
+
+// Number is an origination identity.
+type Number struct {
+	Number         string  // E.164, short code or sender id
+	Type           string  // SHORT_CODE, LONG_CODE, TEN_DLC, TOLL_FREE, SENDER_ID, SIMULATOR
+	Country        string  // ISO 3166-1 alpha-2
+	PartsPerSecond float64 // default: no limit
+	Route          string
+}
+
+// Import says where import jobs read.
+type Import struct {
+	BucketDir   string // s3://name/key is BucketDir/name/key
+	S3Endpoint  string // an S3-compatible service, https://host; used when BucketDir is empty
+	S3Region    string
+	AccessKeyID string
+	SecretFile  string
+}
+
+// Events says where the event stream goes.
+type Events struct {
+	Dir     string // files below it; empty: none
+	AllApps bool   // also of apps without an event stream
+}
+
+var (
+	accountPattern = regexp.MustCompile(`^[0-9]{12}$`)
+	regionPattern  = regexp.MustCompile(`^[a-z]{2}(-[a-z]+)+-[0-9]+$`)
+)
+
+// configBytesMax bounds a configuration file.
+const configBytesMax = 1 << 20
+
+// LoadConfig reads a configuration file. A member that is not known, or a value
+// that cannot work, is an error that names it.
+func LoadConfig(path string) (*Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open configuration: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, configBytesMax))
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	c := &Config{}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(c); err != nil {
+		return nil, fmt.Errorf("parse configuration %s: %w", filepath.Base(path), err)
+	}
+	if err := c.settle(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("configuration %s: %w", filepath.Base(path), err)
+	}
+	return c, nil
+}
+
+// settle fills defaults and checks values; base is what paths are relative to.
+func (c *Config) settle(base string) error {
+	below := func(path *string) {
+		if *path != "" && !filepath.IsAbs(*path) {
+			*path = filepath.Join(base, *path)
+		}
+	}
+	if c.Node == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("Node: not given, and the host has no name: %w", err)
+		}
+		c.Node = host
+	}
+	if strings.ContainsAny(c.Node, "/\x00 ") || len(c.Node) > 64 {
+		return fmt.Errorf("Node: %q must be at most 64 characters without slash or space", c.Node)
+	}
+	if !regionPattern.MatchString(c.Region) {
+		return fmt.Errorf("Region: %q is not a Region's name, such as us-east-1", c.Region)
+	}
+	if c.Dir == "" {
+		return fmt.Errorf("Dir: required")
+	}
+	if c.KeysDir == "" {
+		c.KeysDir = filepath.Join(c.Dir, "keys")
+	}
+	if c.Door.Listen == "" {
+		c.Door.Listen = "127.0.0.1:8443"
+	}
+	if len(c.Account) == 0 {
+		return fmt.Errorf("Account: at least one is required")
+	}
+	for i := range c.Account {
+		if !accountPattern.MatchString(c.Account[i].ID) {
+			return fmt.Errorf("Account[%d].ID: %q is not 12 digits", i, c.Account[i].ID)
+		}
+		below(&c.Account[i].SecretFile)
+	}
+	routes := map[string]bool{}
+	for i := range c.Routes {
+		r := &c.Routes[i]
+		if r.Name == "" || len(r.Addresses) == 0 {
+			return fmt.Errorf("Routes[%d]: Name and Addresses are required", i)
+		}
+		routes[r.Name] = true
+		below(&r.PasswordFile)
+	}
+	for i, n := range c.Numbers {
+		if n.Number == "" || !routes[n.Route] {
+			return fmt.Errorf("Numbers[%d]: Number is required and Route %q must be one of Routes", i, n.Route)
+		}
+	}
+	if c.Mail != nil {
+		if c.Mail.Addr == "" {
+			return fmt.Errorf("Mail.Addr: required")
+		}
+		if c.Mail.Name == "" {
+			c.Mail.Name = c.Region + ".everpoint"
+		}
+		below(&c.Mail.PasswordFile)
+		below(&c.Mail.CAFile)
+	}
+	for _, p := range []*string{
+		&c.Dir, &c.KeysDir, &c.PostgresURLFile, &c.Door.CertFile, &c.Door.KeyFile,
+		&c.Import.BucketDir, &c.Import.SecretFile, &c.Events.Dir,
+	} {
+		below(p)
+	}
+	switch c.LogLevel {
+	case "", "debug", "info", "warn", "error":
+	default:
+		return fmt.Errorf("LogLevel: %q is not debug, info, warn or error", c.LogLevel)
+	}
+	return nil
+}
+
+// secret reads a one-line secret file.
+func secret(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("read secret: %w", err)
+	}
+	return strings.TrimSpace(string(data)), nil
+}
+
+// drainTimeout bounds how long a stopping node waits for what is under way.
+const drainTimeout = 30 * time.Second

@@ -1,0 +1,258 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/everpoint/everpoint/account/apps"
+	"github.com/everpoint/everpoint/api/cloudtrail"
+	"github.com/everpoint/everpoint/api/cloudwatch"
+	"github.com/everpoint/everpoint/api/cognitoidentity"
+	"github.com/everpoint/everpoint/api/everpoint"
+	"github.com/everpoint/everpoint/api/iam"
+	"github.com/everpoint/everpoint/api/pinpoint"
+	"github.com/everpoint/everpoint/api/pinpointemail"
+	"github.com/everpoint/everpoint/api/smsvoice"
+	"github.com/everpoint/everpoint/api/smsvoicev2"
+	"github.com/everpoint/everpoint/api/sts"
+	"github.com/everpoint/everpoint/audience/endpoints"
+	"github.com/everpoint/everpoint/audience/segments"
+	"github.com/everpoint/everpoint/aws"
+	"github.com/everpoint/everpoint/aws/wire"
+	"github.com/everpoint/everpoint/delivery"
+	"github.com/everpoint/everpoint/door"
+	"github.com/everpoint/everpoint/state/queue"
+	"github.com/everpoint/everpoint/state/store"
+	"github.com/everpoint/everpoint/templates"
+)
+
+// World is what a simulation replaces; its zero value is the real one.
+type World struct {
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// Random seeds identifiers; nil means crypto/rand.
+	Random io.Reader
+	// Chance decides about jitter; nil means a seed of its own.
+	Chance *mathrand.Rand
+	// Dial opens every connection to a carrier; nil means the network.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Fault fails the store's commit points; see store.Config.
+	Fault func(point string) error
+	// Tune changes delivery's settings.
+	Tune func(*delivery.Config)
+}
+
+func (w World) withDefaults() World {
+	if w.Now == nil {
+		w.Now = time.Now
+	}
+	if w.Random == nil {
+		w.Random = rand.Reader
+	}
+	if w.Chance == nil {
+		w.Chance = mathrand.New(mathrand.NewPCG(uint64(time.Now().UnixNano()), uint64(os.Getpid())))
+	}
+	if w.Dial == nil {
+		w.Dial = new(net.Dialer).DialContext
+	}
+	return w
+}
+
+// Node is an assembled node. Make it with New, then Run it once.
+type Node struct {
+	Config   *Config
+	Store    *store.Store
+	Queue    *queue.Queue
+	Index    *segments.Index
+	Delivery *delivery.Service
+	Door     *door.Door
+	Mux      *wire.Mux
+
+	log     *slog.Logger
+	started time.Time
+	now     func() time.Time
+	// floors lists what runs, from the ground up; a floor stops before the one
+	// below it.
+	floors [][]runner
+}
+
+type runner struct {
+	name string
+	run  func(ctx context.Context) error
+}
+
+// tokenKey is what page tokens are signed with: the same on every node of a
+// Region, made from its hashing keyset.
+func tokenKey(st *store.Store) []byte {
+	return []byte(st.Blind("page-tokens", "1") + st.Blind("page-tokens", "2"))
+}
+
+// New assembles a node. It opens the database and binds nothing else.
+func New(ctx context.Context, cfg *Config, world World, log *slog.Logger) (*Node, error) {
+	w := world.withDefaults()
+	keys, err := store.LoadKeys(cfg.KeysDir)
+	if err != nil {
+		return nil, fmt.Errorf("load keys: %w", err)
+	}
+	postgres, err := secret(cfg.PostgresURLFile)
+	if err != nil {
+		return nil, err
+	}
+	st, err := store.Open(ctx, store.Config{
+		Dir: cfg.Dir, PostgresURL: postgres, Region: cfg.Region, Fault: w.Fault,
+	}, keys, w.Now, log)
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	n := &Node{Config: cfg, Store: st, log: log, started: w.Now(), now: w.Now}
+	if err := n.assemble(w); err != nil {
+		// Run closes the store; nobody will.
+		ended, cancel := context.WithCancel(ctx)
+		cancel()
+		return nil, errors.Join(err, st.Run(ended))
+	}
+	return n, nil
+}
+
+// Services are the APIs that a node answers.
+func Services() []*wire.Service {
+	return []*wire.Service{
+		pinpoint.Service, smsvoicev2.Service, smsvoice.Service, pinpointemail.Service, everpoint.Service,
+		iam.Service, sts.Service, cloudtrail.Service, cloudwatch.Service, cognitoidentity.Service,
+	}
+}
+
+func (n *Node) assemble(w World) error {
+	cfg, st, log := n.Config, n.Store, n.log
+	ids := aws.NewIDs(w.Random)
+	tokens := wire.NewTokens(tokenKey(st), w.Now)
+	n.Mux = wire.NewMux(Services()...)
+	n.Mux.Log = log
+
+	// Floor 1: work and facts.
+	n.Queue = queue.New(queue.Config{Node: cfg.Node}, st, w.Now, w.Chance, log)
+
+	// Floors 2 and 3: whose it is; whom, what, and from where.
+	appRoom := apps.New(apps.Config{}, st, tokens, ids, w.Now, log)
+	endpointRoom := endpoints.New(endpoints.Config{}, st, tokens, ids, w.Now, log)
+	n.Index = segments.NewIndex(st, log)
+	segmentRoom := segments.New(st, n.Index, segments.AppsFunc(apps.Exists), ids, tokens, w.Now)
+	reading, err := cfg.imports()
+	if err != nil {
+		return err
+	}
+	imports := endpoints.NewImports(reading, endpointRoom, segmentRoom, log)
+	templateRoom := templates.New(st, ids, tokens, w.Now)
+
+	// Floor 4: the one way out.
+	heard := &hearing{}
+	routes, carriers, err := n.couriers(w, heard)
+	if err != nil {
+		return err
+	}
+	tuning := delivery.Config{Node: cfg.Node, Numbers: cfg.numbers()}
+	if w.Tune != nil {
+		w.Tune(&tuning)
+	}
+	n.Delivery = delivery.New(tuning, st, n.Queue, routes, w.Now, w.Chance, log)
+	heard.to.Store(n.Delivery)
+	n.Delivery.Mount()
+
+	for _, room := range []interface{ Mount(*wire.Mux) }{
+		appRoom, endpointRoom, segmentRoom, imports, templateRoom, &administration{n, tokens},
+	} {
+		room.Mount(n.Mux)
+	}
+
+	// Floor 6: the street side.
+	keys, err := cfg.accessKeys()
+	if err != nil {
+		return err
+	}
+	d := cfg.Door
+	n.Door, err = door.New(door.Config{
+		Listen: d.Listen, CertFile: d.CertFile, KeyFile: d.KeyFile, PlainLoopback: d.PlainLoopback, Region: cfg.Region,
+		RegionsAccepted: d.RegionsAccepted, Hosts: d.Hosts, RequestsMax: d.RequestsMax, Ready: n.ready, Now: w.Now,
+	}, n.Mux, keys, keys, recorder{log.With("component", "audit")}, ids, log)
+	if err != nil {
+		return fmt.Errorf("door: %w", err)
+	}
+
+	n.floors = [][]runner{
+		{{"store", st.Run}},
+		carriers,
+		{{"audience index", n.Index.Run}},
+		{{"queue", n.Queue.Run}, {"imports", imports.Run}, {"apps", appRoom.Run}, {"endpoints", endpointRoom.Run}},
+		{{"door", n.Door.Run}},
+	}
+	return nil
+}
+
+// ready says whether the node can serve: the audience index has caught up.
+func (n *Node) ready(context.Context) error {
+	if !n.Index.Ready() {
+		return errors.New("the audience index is loading")
+	}
+	return nil
+}
+
+// Run runs the node until ctx ends, then stops it from the top floor down. It
+// returns the first error of a part that ended by itself.
+func (n *Node) Run(ctx context.Context) error {
+	failed := make(chan error, 16)
+	stops := make([]func(), len(n.floors))
+	for i, floor := range n.floors {
+		running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		var done sync.WaitGroup
+		for _, r := range floor {
+			done.Go(func() {
+				err := r.run(running)
+				if running.Err() == nil {
+					failed <- fmt.Errorf("%s ended: %w", r.name, errors.Join(err, errEnded))
+				} else if err != nil && !errors.Is(err, context.Canceled) {
+					n.log.Error("part did not stop cleanly", "part", r.name, "error", err)
+				}
+			})
+		}
+		stops[i] = func() {
+			cancel()
+			done.Wait()
+		}
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	for i := len(stops) - 1; i >= 0; i-- {
+		stops[i]()
+	}
+	return err
+}
+
+var errEnded = errors.New("it should run as long as the node")
+
+// recorder writes the audit record of each request to the log. Reads are told
+// at debug level: they are many.
+type recorder struct{ log *slog.Logger }
+
+// Record writes one record.
+func (r recorder) Record(ctx context.Context, rec door.Record) {
+	level := slog.LevelDebug
+	if rec.Status >= http.StatusBadRequest {
+		level = slog.LevelInfo
+	}
+	r.log.Log(ctx, level, "request", "request_id", rec.RequestID, "account", rec.Account, "principal", rec.Principal,
+		"action", rec.Action, "resource", rec.Resource, "source", rec.SourceIP.String(), "status", rec.Status,
+		"error_code", rec.ErrorCode, "duration_us", rec.Duration.Microseconds())
+}
