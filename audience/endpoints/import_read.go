@@ -40,7 +40,7 @@ type item struct {
 const (
 	chunkBytesMax  = 4 << 20 // of the lines of a chunk
 	readBufferSize = 256 << 10
-	lineUsersMax   = 10_000 // users on one line, which one update takes
+	lineUsersMax   = 2000 // users on one line, which one update takes
 )
 
 // importReader reads a job's files from a position and hands over chunks.
@@ -101,7 +101,7 @@ func describeFile(err error) string {
 // flush hands over the chunk when it is large enough, or at the end.
 func (r *importReader) flush(end bool) error {
 	c := r.next
-	if !end && len(c.items) < r.im.cfg.ChunkRows && c.size < chunkBytesMax {
+	if !end && len(c.items) < r.im.cfg.ChunkRows && len(c.touches) < r.im.cfg.ChunkTouches && c.size < chunkBytesMax {
 		return nil
 	}
 	c.to = r.at

@@ -319,6 +319,36 @@ func TestImportFailuresAreBounded(t *testing.T) {
 	}
 }
 
+// TestImportLarge fills several chunks with endpoints that take each other's
+// addresses, within a chunk and across.
+func TestImportLarge(t *testing.T) {
+	r := newImportRoom(t, ImportConfig{})
+	const rows = 9000
+	var text strings.Builder
+	text.WriteString("Id,Address,ChannelType,User.UserId,User.UserAttributes.n\n")
+	for i := range rows {
+		fmt.Fprintf(&text, "e%d,a%d@example.com,EMAIL,u%d,%d\n", i, i%5000, i%3000, i)
+	}
+	r.file("in/a.csv", text.String())
+	r.expectJob(r.run("CSV"), "COMPLETED", 1, 0, rows, 0)
+	for _, i := range []int{0, 1, 3999, 4000, 4999, 8999} {
+		want := "ACTIVE"
+		if i < rows-5000 {
+			want = "INACTIVE"
+		}
+		if got := r.field(fmt.Sprint("e", i), "EndpointStatus"); got != want {
+			t.Errorf("e%d is %s, want %s", i, got, want)
+		}
+	}
+	all, err := UserEndpoints(r.store.Reader(t.Context()), app, "u7")
+	if err != nil || len(all) != 3 {
+		t.Errorf("u7 has %d endpoints, %v", len(all), err)
+	}
+	if u, err := r.LoadUser(r.store.Reader(t.Context()), app, "u7"); err != nil || !slices.Equal(u.Attributes["n"], []string{"6007"}) {
+		t.Errorf("u7 is %+v, %v", u, err)
+	}
+}
+
 func TestImportDefinesSegment(t *testing.T) {
 	r := newImportRoom(t, ImportConfig{})
 	r.put("e1", `{"Address":"1@example.com","ChannelType":"EMAIL","User":{"UserId":"u1"}}`, "")
