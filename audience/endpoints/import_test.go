@@ -644,6 +644,54 @@ func importWithCrash(t *testing.T, point string, crash int, packed bool) (done b
 	return !crashed
 }
 
+// TestImportRepeatsSafely has the store fail now and then, before a commit and
+// after: a chunk whose commit was not heard of is not imported again.
+func TestImportRepeatsSafely(t *testing.T) {
+	for _, point := range []string{"begin", "commit", "committed"} {
+		t.Run(point, func(t *testing.T) {
+			buckets, hits, armed := t.TempDir(), 0, false
+			st := openStore(t, store.Config{Dir: t.TempDir(), Fault: func(p string) error {
+				if p == point && armed {
+					if hits++; hits%3 == 0 {
+						return errCrash
+					}
+				}
+				return nil
+			}}, newKeys(t), time.Now)
+			addApp(t, st, account, app)
+			ids := aws.NewIDs(rand.NewChaCha8([32]byte{}))
+			s := New(Config{}, st, wire.NewTokens([]byte("sixteen bytes or more"), time.Now), ids, time.Now, discard)
+			im := NewImports(ImportConfig{BucketDir: buckets, ChunkRows: 10}, s, nil, discard)
+			var text strings.Builder
+			text.WriteString("Address,ChannelType\n")
+			for i := range 50 {
+				fmt.Fprintf(&text, "a%d,EMAIL\nbroken\n", i)
+			}
+			writeFile(t, filepath.Join(buckets, "bucket/in"), []byte(text.String()))
+			yes := true
+			out, err := im.create(aws.WithCaller(t.Context(), aws.Caller{Account: account}), &pinpoint.CreateImportJobRequest{
+				ApplicationId:    app,
+				ImportJobRequest: &pinpoint.ImportJobRequest{Format: "CSV", RoleArn: role, S3Url: "s3://bucket/in", RegisterEndpoints: &yes},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			// No update is under way, so the writer does not look at it.
+			armed = true
+			key := jobKey(app, out.ImportJobResponse.Id)
+			j, err := im.claim(t.Context(), key, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			im.run(t.Context(), j)
+			j, err = store.Load[importJob](st.Reader(t.Context()), kindImport, key)
+			if err != nil || j.Status != pinpoint.JobStatusCompleted || j.Processed != 100 || j.Failed != 50 || hits < 9 {
+				t.Errorf("after %d hits: %+v, %v", hits, j, err)
+			}
+		})
+	}
+}
+
 // TestImportLease: two nodes never run one job, and a dead node's job is taken over.
 func TestImportLease(t *testing.T) {
 	r := newImportRoom(t, ImportConfig{RunningPerAccount: 2, Lease: time.Minute})
