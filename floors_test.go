@@ -19,6 +19,10 @@ import (
 var house = []room{
 	// Composition: may import anything, and nothing imports it.
 	{7, "cmd/everpoint", "*"},
+	{7, "cmd/node", "*"},
+	{7, "cmd/carriers", "*"},
+	{7, "test/processes", "*"},
+	{7, "examples/*", "*"},
 	{7, "cmd/apigen", "*"},
 	{7, "sim", "*"},
 

@@ -112,9 +112,13 @@ func (c *Config) numbers() []delivery.Number {
 	return out
 }
 
+// importChunkRows is how many rows of an import share a commit: enough that the
+// pages of the indexes are written once for many rows.
+const importChunkRows = 4000
+
 // imports says where import jobs read.
 func (c *Config) imports() (endpoints.ImportConfig, error) {
-	out := endpoints.ImportConfig{BucketDir: c.Import.BucketDir, S3Endpoint: c.Import.S3Endpoint, S3Region: c.Import.S3Region}
+	out := endpoints.ImportConfig{BucketDir: c.Import.BucketDir, S3Endpoint: c.Import.S3Endpoint, S3Region: c.Import.S3Region, ChunkRows: importChunkRows}
 	if c.Import.AccessKeyID == "" {
 		return out, nil
 	}

@@ -189,7 +189,7 @@ func (n *Node) assemble(w World) error {
 	}
 
 	n.floors = [][]runner{
-		{{"store", st.Run}},
+		{{"store", st.Run}, {"collector", tuneCollector}},
 		carriers,
 		{{"audience index", n.Index.Run}},
 		{{"queue", n.Queue.Run}, {"imports", imports.Run}, {"apps", appRoom.Run}, {"endpoints", endpointRoom.Run}},

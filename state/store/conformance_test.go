@@ -469,9 +469,7 @@ func TestKeys_bind_a_row_to_its_place(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, _ := first.Blind("a", "b")
-	b, _ := second.Blind("a", "b")
-	c, _ := second.Blind("ab", "")
+	a, b, c := first.Blind("a", "b"), second.Blind("a", "b"), second.Blind("ab", "")
 	if a != b || a == c || len(a) != blindBytes {
 		t.Errorf("hashes %x %x %x", a, b, c)
 	}
@@ -609,7 +607,7 @@ func TestStreams_no_reader_sees_a_block_before_the_one_below_it(t *testing.T) {
 }
 
 func TestFull_disk_refuses_writes_and_recovers(t *testing.T) {
-	h := home{Config{Dir: t.TempDir(), Region: "us-east-1", SQLitePagesMax: 60}, newTestKeys(t)}
+	h := home{Config{Dir: t.TempDir(), Region: "us-east-1", SQLitePagesMax: 120}, newTestKeys(t)}
 	s, _ := h.start(t)
 	put(t, s, kindLocal, "small", "x")
 	big := strings.Repeat("y", 100_000)

@@ -2,13 +2,17 @@ package store
 
 import (
 	"bytes"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
@@ -21,7 +25,7 @@ import (
 // Create it with LoadKeys or NewKeys; it is safe for concurrent use.
 type Keys struct {
 	seal    tink.AEAD
-	blind   *prf.Set
+	blind   sync.Pool // of *blinder
 	sealing *keyset.Handle
 	hashing *keyset.Handle
 }
@@ -48,11 +52,24 @@ func keysOf(sealing, hashing *keyset.Handle) (*Keys, error) {
 	if err != nil {
 		return nil, fmt.Errorf("use sealing keyset: %w", err)
 	}
-	blind, err := prf.NewPRFSet(hashing)
+	derive, err := prf.NewPRFSet(hashing)
 	if err != nil {
 		return nil, fmt.Errorf("use hashing keyset: %w", err)
 	}
-	return &Keys{seal: seal, blind: blind, sealing: sealing, hashing: hashing}, nil
+	// Hashes are many, so their key is derived once and its HMAC states are kept.
+	key, err := derive.ComputePrimaryPRF([]byte("everpoint blind index 1"), sha256.Size)
+	if err != nil {
+		return nil, fmt.Errorf("derive hashing key: %w", err)
+	}
+	k := &Keys{seal: seal, sealing: sealing, hashing: hashing}
+	k.blind.New = func() any { return &blinder{mac: hmac.New(sha256.New, key)} }
+	return k, nil
+}
+
+// blinder is a keyed hash in the making, used by one goroutine at a time.
+type blinder struct {
+	mac hash.Hash
+	buf []byte
 }
 
 // LoadKeys reads the keysets sealing.json and hashing.json below dir, making
@@ -143,21 +160,17 @@ func (k *Keys) Unseal(sealed []byte, place string) ([]byte, error) {
 
 // Blind returns the 16-byte keyed hash of the parts. The same parts give the
 // same hash in every Region that shares the keyset, and tell nothing without it.
-func (k *Keys) Blind(parts ...string) (string, error) {
-	n := 0
+func (k *Keys) Blind(parts ...string) string {
+	b := k.blind.Get().(*blinder)
+	defer k.blind.Put(b)
+	b.buf = b.buf[:0]
 	for _, p := range parts {
-		n += len(p) + 5
+		b.buf = append(appendLength(b.buf, len(p)), p...)
 	}
-	b := make([]byte, 0, n)
-	for _, p := range parts {
-		b = appendLength(b, len(p))
-		b = append(b, p...)
-	}
-	h, err := k.blind.ComputePrimaryPRF(b, blindBytes)
-	if err != nil {
-		return "", fmt.Errorf("hash: %w", err)
-	}
-	return string(h), nil
+	b.mac.Reset()
+	b.mac.Write(b.buf)
+	b.buf = b.mac.Sum(b.buf[:0])
+	return string(b.buf[:blindBytes])
 }
 
 func randomBytes(n int) []byte {

@@ -51,14 +51,14 @@ func openSQLite(path string, cfg Config) (*sqliteEngine, error) {
 	}
 	dsn := func(pragmas ...string) string {
 		base := []string{"busy_timeout(10000)", "journal_mode(wal)", "synchronous(full)", "temp_store(memory)"}
-		q := "file:" + path + "?_pragma=page_size(8192)"
+		q := "file:" + path + "?_pragma=page_size(4096)"
 		for _, p := range append(base, pragmas...) {
 			q += "&_pragma=" + p
 		}
 		return q
 	}
 	e := &sqliteEngine{texts: statements(sqliteText), path: path}
-	pragmas := []string{fmt.Sprintf("cache_size(-%d)", cache<<10), "wal_autocheckpoint(4000)"}
+	pragmas := []string{fmt.Sprintf("cache_size(-%d)", cache<<10), "wal_autocheckpoint(8000)"}
 	if cfg.SQLitePagesMax > 0 {
 		pragmas = append(pragmas, fmt.Sprintf("max_page_count(%d)", cfg.SQLitePagesMax))
 	}
@@ -97,11 +97,8 @@ func (e *sqliteEngine) prepare(ctx context.Context, incarnation string) error {
 			}
 		}
 	}
-	for name, columns := range map[string]int{"insert": 5, "index_add": 2} {
-		head, _, _ := strings.Cut(e.texts[name], "VALUES")
-		row := "(" + strings.TrimSuffix(strings.Repeat("?, ", columns), ", ") + ")"
-		text := head + "VALUES " + strings.TrimSuffix(strings.Repeat(row+", ", manyRows), ", ")
-		if e.many[name], err = e.conn.PrepareContext(ctx, text); err != nil {
+	for name, columns := range map[string]int{"insert": 5, "index_add": 2, "get_many": 2, "lookup_many": 1} {
+		if e.many[name], err = e.conn.PrepareContext(ctx, manyOf(e.texts[name], columns)); err != nil {
 			return fmt.Errorf("prepare %s: %w", name, err)
 		}
 	}
@@ -116,6 +113,14 @@ func (e *sqliteEngine) prepare(ctx context.Context, incarnation string) error {
 		}
 	}
 	return e.write["max_id"].QueryRowContext(ctx).Scan(&e.lastID)
+}
+
+// manyOf turns a statement with one row of VALUES into one with manyRows of them.
+func manyOf(text string, columns int) string {
+	head, rest, _ := strings.Cut(text, "VALUES (")
+	_, tail, _ := strings.Cut(rest, ")")
+	row := "(" + strings.TrimSuffix(strings.Repeat("?, ", columns), ", ") + ")"
+	return head + "VALUES " + strings.TrimSuffix(strings.Repeat(row+", ", manyRows), ", ") + tail
 }
 
 func (e *sqliteEngine) shared() bool { return false }
@@ -309,6 +314,17 @@ func (e *sqliteEngine) begin(context.Context) (session, error) {
 // prefetch needs no locks: one process writes.
 func (s *sqliteSession) prefetch(_ context.Context, _ []int64, places []place, hashes []string) ([]stored, map[string][]stored, error) {
 	var rows []stored
+	for ; len(places) >= manyRows; places = places[manyRows:] {
+		args := make([]any, 0, 2*manyRows)
+		for _, p := range places[:manyRows] {
+			args = append(args, p.kind, []byte(p.key))
+		}
+		found, err := rowsOf(s.e.many["get_many"], scanFull, args...)
+		if err != nil {
+			return nil, nil, err
+		}
+		rows = append(rows, found...)
+	}
 	for _, p := range places {
 		r, err := rowAt(s.e.write["get"], p)
 		if err != nil {
@@ -319,6 +335,23 @@ func (s *sqliteSession) prefetch(_ context.Context, _ []int64, places []place, h
 		}
 	}
 	hits := make(map[string][]stored, len(hashes))
+	for ; len(hashes) >= manyRows; hashes = hashes[manyRows:] {
+		args := make([]any, 0, manyRows)
+		for _, h := range hashes[:manyRows] {
+			args = append(args, []byte(h))
+		}
+		if _, err := rowsOf(s.e.many["lookup_many"], func(rows *sql.Rows, r *stored) error {
+			var hash, key []byte
+			if err := rows.Scan(&hash, &r.id, &r.kind, &key, &r.rev, &r.body); err != nil {
+				return err
+			}
+			r.key = string(key)
+			hits[string(hash)] = append(hits[string(hash)], *r)
+			return nil
+		}, args...); err != nil {
+			return nil, nil, err
+		}
+	}
 	for _, h := range hashes {
 		found, err := lookupRows(s.e.write["lookup"], h, lookupMax)
 		if err != nil {

@@ -41,6 +41,13 @@ SELECT id, rev, body
   FROM doc
  WHERE kind = ?1 AND key = ?2;
 
+-- name: get_many
+-- Rows by their keys, as many as there are pairs; index doc_key.
+SELECT d.id, d.kind, d.key, d.rev, d.body
+  FROM (VALUES (?, ?)) AS want
+ CROSS JOIN doc AS d
+ WHERE d.kind = want.column1 AND d.key = want.column2;
+
 -- name: list
 -- Rows of a kind in key order from one key to below another; index doc_key.
 SELECT id, key, rev, body
@@ -65,6 +72,16 @@ SELECT d.id, d.kind, d.key, d.rev, d.body
  WHERE i.hash = ?1
  ORDER BY i.doc
  LIMIT ?2;
+
+-- name: lookup_many
+-- Rows by keyed hashes, as many as there are; primary key of doc_index, then doc.
+SELECT i.hash, d.id, d.kind, d.key, d.rev, d.body
+  FROM (VALUES (?)) AS want
+ CROSS JOIN doc_index AS i
+ CROSS JOIN doc AS d
+ WHERE i.hash = want.column1 AND d.id = i.doc
+ ORDER BY i.doc
+ LIMIT 10000;
 
 -- name: insert
 INSERT INTO doc (id, kind, key, rev, body)
