@@ -92,7 +92,8 @@ type SegmentWriter interface {
 	CreateImport(tx *store.Tx, app string, s ImportSegment) (id string, err error)
 	// AddMembers adds members; some may be in it already.
 	AddMembers(tx *store.Tx, app, id string, m ImportMembers) error
-	// FinishImport makes the segment ready for use.
+	// FinishImport makes the segment ready for use. It is not called for an
+	// import that failed.
 	FinishImport(tx *store.Tx, app, id string) error
 }
 
@@ -107,9 +108,10 @@ type ImportSegment struct {
 
 // ImportMembers are rows that an import adds to its segment.
 type ImportMembers struct {
-	EndpointIDs []string       // as written in the file, or made for it
-	UserIDs     []string       // each stands for all endpoints of the user
-	Channels    map[string]int // rows by ChannelType
+	EndpointIDs  []string       // as written in the file, or made for it
+	EndpointKeys []string       // their store keys, one for each
+	UserIDs      []string       // each stands for all endpoints of the user
+	Channels     map[string]int // rows by ChannelType
 }
 
 // The rows of imports. A job is a document that every Region can show and the

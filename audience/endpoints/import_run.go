@@ -280,7 +280,8 @@ func (im *Imports) work(ctx context.Context, j *importJob) error {
 			j.Status = pinpoint.JobStatusFailed
 		}
 		j.Completed = aws.Timestamp(im.rooms.now())
-		if *j.Definition.DefineSegment {
+		// A segment that lacks a file is not fit for use.
+		if *j.Definition.DefineSegment && j.FailedPieces == 0 {
 			return im.segments.FinishImport(tx, j.App, j.SegmentID)
 		}
 		return nil
@@ -468,22 +469,23 @@ func (im *Imports) takeItem(tx *store.Tx, j *importJob, it *item, m *ImportMembe
 		if err != nil {
 			return err
 		}
-		m.add(p.id, channel)
+		m.add(p.id, p.key, channel)
 		return nil
 	}
-	e, err := im.stored(tx, p)
+	key, e, err := stored(tx, p)
 	if err != nil {
 		return err
 	}
 	if e == nil {
 		return aws.NotFound("the endpoint does not exist, and RegisterEndpoints is false")
 	}
-	m.add(e.ID, e.ChannelType)
+	m.add(e.ID, key, e.ChannelType)
 	return nil
 }
 
-func (m *ImportMembers) add(id, channel string) {
+func (m *ImportMembers) add(id, key, channel string) {
 	m.EndpointIDs = append(m.EndpointIDs, id)
+	m.EndpointKeys = append(m.EndpointKeys, key)
 	if channel != "" {
 		m.Channels[channel]++
 	}
@@ -491,18 +493,20 @@ func (m *ImportMembers) add(id, channel string) {
 
 // stored finds the endpoint that a line means: by its id or, when it has none,
 // as the holder of its address.
-func (im *Imports) stored(tx *store.Tx, p *Patch) (*Endpoint, error) {
+func stored(tx *store.Tx, p *Patch) (key string, e *Endpoint, err error) {
 	if !p.made {
-		return LoadKey(tx, p.key)
+		e, err = LoadKey(tx, p.key)
+		return p.key, e, err
 	}
 	if p.address == "" || p.channel == "" {
-		return nil, aws.Invalid("Id: the line has neither an id nor an address with its channel")
+		return "", nil, aws.Invalid("Id: the line has neither an id nor an address with its channel")
 	}
 	rows, err := tx.Lookup(KindEndpoint, ByAddress(p.app, p.channel, p.address), 1)
 	if err != nil || len(rows) == 0 {
-		return nil, err
+		return "", nil, err
 	}
-	return Read(p.app, rows[0].Body)
+	e, err = Read(p.app, rows[0].Body)
+	return rows[0].Key, e, err
 }
 
 // takeUser takes a user of a user-id file, who must have an endpoint.

@@ -65,6 +65,15 @@ func (d *segmentDouble) AddMembers(tx *store.Tx, _, id string, m ImportMembers) 
 	if err != nil {
 		return err
 	}
+	if len(m.EndpointKeys) != len(m.EndpointIDs) {
+		return fmt.Errorf("%d keys of %d endpoints", len(m.EndpointKeys), len(m.EndpointIDs))
+	}
+	for i, id := range m.EndpointIDs {
+		e, err := LoadKey(tx, m.EndpointKeys[i])
+		if err != nil || e == nil || e.ID != id {
+			return fmt.Errorf("the key of %s leads to %+v, %w", id, e, err)
+		}
+	}
 	s.Endpoints = append(s.Endpoints, m.EndpointIDs...)
 	s.Users = append(s.Users, m.UserIDs...)
 	for c, n := range m.Channels {
@@ -399,6 +408,9 @@ func TestImportDefinesSegment(t *testing.T) {
 	_, text := r.call("GET", "/segments/"+first+"/jobs/import", "")
 	if n := strings.Count(text, `"JobStatus"`); n != 2 {
 		t.Errorf("%d jobs of the segment, want 2: %s", n, text)
+	}
+	if j, s := run(`,"RegisterEndpoints":true`, "CSV", "Id,Colour\n"); j.JobStatus != "FAILED" || s.Finished {
+		t.Errorf("a failed import: %+v, segment %+v", j, s)
 	}
 	if j, _ := run(`,"SegmentId":"none"`, "CSV", "Id\ne1\n"); j.JobStatus != "FAILED" || len(j.Failures) != 1 {
 		t.Errorf("import into no segment: %+v", j)
@@ -795,7 +807,7 @@ func TestImportS3(t *testing.T) {
 		http.ServeContent(w, req, "", time.Time{}, strings.NewReader(objects[key]))
 	}))
 	defer service.Close()
-	r := newImportRoom(t, ImportConfig{S3Endpoint: service.URL, ChunkRows: 5000, S3Credentials: func(context.Context) (string, string, string, error) {
+	r := newImportRoom(t, ImportConfig{S3Endpoint: service.URL, ChunkRows: 5000, ChunkTouches: 20000, S3Credentials: func(context.Context) (string, string, string, error) {
 		return "AKID", "secret", "", nil
 	}})
 	r.imports.cfg.Lease = time.Hour
