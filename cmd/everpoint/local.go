@@ -68,7 +68,7 @@ lifted, and the credentials lie in files.`, stderr)
 func localStart(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	fs := flags("local start", "local start [flags] NAME\n\nStarts a process of a local directory again after it died.", stderr)
 	l := &laptop{out: stdout}
-	l.flags(fs)
+	l.dirFlag(fs)
 	if done, err := parse(fs, args); done {
 		return err
 	}
@@ -83,7 +83,10 @@ func localStart(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	if err := l.settle(); err != nil {
 		return err
 	}
-	if _, err := os.Stat(l.path(name + ".pid")); err == nil && l.alive(name) {
+	if err := l.recall(); err != nil {
+		return err
+	}
+	if l.alive(name) {
 		return fmt.Errorf("%s is running", name)
 	}
 	return l.start(ctx, name)
@@ -98,8 +101,12 @@ type laptop struct {
 	out      io.Writer
 }
 
-func (l *laptop) flags(fs *flag.FlagSet) {
+func (l *laptop) dirFlag(fs *flag.FlagSet) {
 	fs.StringVar(&l.dir, "dir", ".local/everpoint", "directory for data, configuration, logs and pids")
+}
+
+func (l *laptop) flags(fs *flag.FlagSet) {
+	l.dirFlag(fs)
 	fs.IntVar(&l.portBase, "port-base", 7480, "first of the ports to use on 127.0.0.1: API, SMTP, SMPP, outbox")
 	fs.StringVar(&l.postgres, "postgres-url", "", "keep the Region in this PostgreSQL instead of SQLite")
 	fs.IntVar(&l.bodies, "outbox-body-bytes", 0, "how much of each body the outbox keeps; 0 means 4096, -1 none")
@@ -112,6 +119,34 @@ func (l *laptop) settle() error {
 	}
 	l.dir = dir
 	return os.MkdirAll(dir, 0o700)
+}
+
+// recorded is what `local start` has to know of the local that runs.
+type recorded struct{ PortBase, Bodies int }
+
+// record keeps it in the directory, and recall reads it.
+func (l *laptop) record() error {
+	data, err := json.Marshal(recorded{l.portBase, l.bodies})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(l.path("local.json"), data, 0o600)
+}
+
+func (l *laptop) recall() error {
+	data, err := os.ReadFile(l.path("local.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("no local was started in %s", l.dir)
+	}
+	if err != nil {
+		return err
+	}
+	var r recorded
+	if err := json.Unmarshal(data, &r); err != nil {
+		return fmt.Errorf("%s: %w", l.path("local.json"), err)
+	}
+	l.portBase, l.bodies = r.PortBase, r.Bodies
+	return nil
 }
 
 func (l *laptop) path(name string) string { return filepath.Join(l.dir, name) }
@@ -145,6 +180,9 @@ func (l *laptop) run(ctx context.Context) error {
 // write makes what the processes need: certificates, credentials, settings.
 // What is there from an earlier run is kept.
 func (l *laptop) write() error {
+	if err := l.record(); err != nil {
+		return err
+	}
 	if err := l.certificates(); err != nil {
 		return fmt.Errorf("make certificates: %w", err)
 	}
