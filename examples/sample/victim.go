@@ -1,0 +1,91 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// victim is a process of `everpoint local` that is killed on the way.
+type victim struct {
+	name    string // of its pid file
+	percent int    // of the reachable recipients, when it is killed
+	dir     string // of the local
+	command string // the everpoint binary
+}
+
+// parseVictim reads NAME:PERCENT; nil for the empty text.
+func parseVictim(text, dir, command string) (*victim, error) {
+	if text == "" {
+		return nil, nil
+	}
+	name, percent, ok := strings.Cut(text, ":")
+	n, err := strconv.Atoi(percent)
+	switch {
+	case !ok || err != nil || n < 1 || n > 99 || name == "" || strings.ContainsRune(name, filepath.Separator):
+		return nil, fmt.Errorf("-kill %q: expected NAME:PERCENT, such as us-east-1:40", text)
+	case name == "carriers":
+		return nil, errors.New("-kill carriers: the outbox, which the sample is judged by, lives in that process")
+	}
+	return &victim{name: name, percent: n, dir: dir, command: command}, nil
+}
+
+// killAndStart ends the process by SIGKILL, starts it again as soon as it is
+// gone, and tells how long it was away.
+func (v *victim) killAndStart(ctx context.Context) (away time.Duration, err error) {
+	pid, err := v.pid()
+	if err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		return 0, fmt.Errorf("kill %s (%d): %w", v.name, pid, err)
+	}
+	for gone := time.Now().Add(10 * time.Second); v.runs(pid); {
+		if time.Now().After(gone) {
+			return 0, fmt.Errorf("%s (%d) does not die", v.name, pid)
+		}
+		if err := pause(ctx, time.Millisecond); err != nil {
+			return 0, err
+		}
+	}
+	start := exec.CommandContext(ctx, v.command, "local", "start", "-dir", v.dir, v.name)
+	if out, err := start.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("start %s again: %w: %s", v.name, err, bytes.TrimSpace(out))
+	}
+	return time.Since(began), nil
+}
+
+func (v *victim) pid() (int, error) {
+	file := filepath.Join(v.dir, v.name+".pid")
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return 0, fmt.Errorf("find %s: %w", v.name, err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil || pid < 2 {
+		return 0, fmt.Errorf("%s holds no process id", file)
+	}
+	return pid, nil
+}
+
+// runs reports whether the process is there and no zombie.
+func (v *victim) runs(pid int) bool {
+	if syscall.Kill(pid, 0) != nil {
+		return false
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return !errors.Is(err, os.ErrNotExist) // elsewhere than on Linux signal 0 has to do
+	}
+	_, state, _ := strings.Cut(string(stat), ") ")
+	return !strings.HasPrefix(state, "Z")
+}
