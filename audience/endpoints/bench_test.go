@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -31,6 +32,15 @@ func benchRequest(i int) *pinpoint.EndpointRequest {
 		Location:    &pinpoint.EndpointLocation{City: &city, Country: &country, Latitude: &lat, Longitude: &lon},
 		OptOut:      pinpoint.OptOutNone,
 		User:        &pinpoint.EndpointUser{UserId: &user, UserAttributes: map[string][]string{"age": {"42"}}},
+	}
+}
+
+// benchEngines runs a benchmark on the engines that are at hand.
+func benchEngines(b *testing.B, run func(b *testing.B)) {
+	b.Run("sqlite", run)
+	if postgresServer = os.Getenv("TEST_POSTGRES_URL"); postgresServer != "" {
+		defer func() { postgresServer = "" }()
+		b.Run("postgres", run)
 	}
 }
 
@@ -76,7 +86,9 @@ func BenchmarkRoom(b *testing.B) {
 
 // BenchmarkUpdateEndpoint64 is 64 callers that update random ones of a
 // thousand endpoints, each durable before it is answered.
-func BenchmarkUpdateEndpoint64(b *testing.B) {
+func BenchmarkUpdateEndpoint64(b *testing.B) { benchEngines(b, benchUpdates) }
+
+func benchUpdates(b *testing.B) {
 	s := benchRoom(b)
 	ctx := aws.WithCaller(context.Background(), aws.Caller{Account: account, RequestID: "d2c1a7c0-52a6-4d6c-a3ad-9f4f4f0c2c55"})
 	var n atomic.Int64
@@ -106,12 +118,14 @@ func BenchmarkUpdateEndpoint64(b *testing.B) {
 // BenchmarkImport imports rows of about 250 bytes, new endpoints with a user
 // and eight attributes and metrics, into SQLite. One iteration is one row.
 func BenchmarkImport(b *testing.B) {
-	for _, rows := range []int{1000, 4000} {
-		b.Run(fmt.Sprint("chunk_", rows), func(b *testing.B) { benchImport(b, rows) })
+	for _, touches := range []int{4000, 16000} {
+		b.Run(fmt.Sprint("touches_", touches), func(b *testing.B) {
+			benchEngines(b, func(b *testing.B) { benchImport(b, touches) })
+		})
 	}
 }
 
-func benchImport(b *testing.B, chunkRows int) {
+func benchImport(b *testing.B, touches int) {
 	s := benchRoom(b)
 	dir := b.TempDir()
 	var text strings.Builder
@@ -121,7 +135,7 @@ func benchImport(b *testing.B, chunkRows int) {
 		fmt.Fprintf(&text, "endpoint-%d,person%d@example.com,EMAIL,tea,coffee,gold,2026-01-02,%d,%d,Acme,Model One,Europe/Oslo,Oslo,NO,59.91,10.75,,\n", i, i, i%17, i%1000)
 	}
 	writeFile(b, filepath.Join(dir, "bucket", "in.csv"), []byte(text.String()))
-	im := NewImports(ImportConfig{BucketDir: dir, ChunkRows: chunkRows}, s, nil, discard)
+	im := NewImports(ImportConfig{BucketDir: dir, ChunkRows: touches, ChunkTouches: touches}, s, nil, discard)
 	ctx := aws.WithCaller(context.Background(), aws.Caller{Account: account})
 	yes := true
 	out, err := im.create(ctx, &pinpoint.CreateImportJobRequest{ApplicationId: app, ImportJobRequest: &pinpoint.ImportJobRequest{

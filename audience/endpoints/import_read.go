@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"unicode/utf8"
 
 	"github.com/everpoint/everpoint/api/pinpoint"
 	"github.com/everpoint/everpoint/aws"
@@ -162,6 +163,10 @@ func (r *importReader) fail(format string, args ...any) {
 
 // line checks and encodes one line.
 func (r *importReader) line(p lineParser, text string) {
+	if !utf8.ValidString(text) {
+		r.fail("the line is not UTF-8")
+		return
+	}
 	l, err := p.parse(text)
 	if err != nil {
 		r.fail("%s", describe(err))

@@ -240,18 +240,19 @@ func TestImportBrokenLines(t *testing.T) {
 	r.file("in/a.csv", strings.Join([]string{
 		"Id,Address,ChannelType,Metrics.n",
 		"good1,1@example.com,EMAIL,1",
-		"a," + secret + ",EMAIL,one",      // 3
-		"b," + secret + ",EMAIL",          // 4
-		`c,"` + secret + `,EMAIL,1`,       // 5
-		`d,` + secret + `"x,EMAIL,1`,      // 6
-		"e," + secret + ",FAX,1",          // 7
-		"f," + secret + ",,1",             // 8
-		"unknown,,EMAIL,1",                // 9
-		"g," + strings.Repeat("x", 300),   // 10
-		"h{," + secret + ",EMAIL,1",       // 11
-		`"i"j,` + secret + `,EMAIL,1`,     // 12
-		"k," + secret + ",EMAIL,NaN",      // 13
-		"good2,2@example.com,EMAIL,2", "", // 14
+		"a," + secret + ",EMAIL,one",       // 3
+		"b," + secret + ",EMAIL",           // 4
+		`c,"` + secret + `,EMAIL,1`,        // 5
+		`d,` + secret + `"x,EMAIL,1`,       // 6
+		"e," + secret + ",FAX,1",           // 7
+		"f," + secret + ",,1",              // 8
+		"unknown,,EMAIL,1",                 // 9
+		"g," + strings.Repeat("x", 300),    // 10
+		"h{," + secret + ",EMAIL,1",        // 11
+		`"i"j,` + secret + `,EMAIL,1`,      // 12
+		"k," + secret + ",EMAIL,NaN",       // 13
+		"good2,2@example.com,EMAIL,2",      // 14
+		"l,\xe9" + secret + ",EMAIL,1", "", // 15
 	}, "\n"))
 	r.file("in/b.csv", "Id,Colour\nx,red\n")
 	r.file("in/c.csv", "Id,Id\nx,y\n")
@@ -259,7 +260,7 @@ func TestImportBrokenLines(t *testing.T) {
 	r.file("in/e.csv", pack(t, "Id,Address,ChannelType\n"+strings.Repeat("x,a,EMAIL\n", 100))[:40])
 	r.file("in/f.csv", "Id,Address,ChannelType\ngood3,3@example.com,EMAIL")
 	j := r.run("CSV")
-	r.expectJob(j, "FAILED", 6, 4, 14, 15)
+	r.expectJob(j, "FAILED", 6, 4, 15, 16)
 	for _, id := range []string{"good1", "good2", "good3"} {
 		if r.show(id) == "" {
 			t.Errorf("%s was not imported", id)
@@ -277,6 +278,7 @@ func TestImportBrokenLines(t *testing.T) {
 		"in/a.csv line 11: Id: an endpoint id may not contain $, { or }",
 		"in/a.csv line 12: text follows a closing quote",
 		"in/a.csv line 13: Metrics.n: expected a number",
+		"in/a.csv line 15: the line is not UTF-8",
 		"in/b.csv: column 2: not a name that an import file may have",
 		"in/c.csv: column 2: Id may stand in the header once",
 		"in/d.csv: the file has no header",

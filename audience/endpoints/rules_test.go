@@ -89,6 +89,10 @@ func TestMerge(t *testing.T) {
 			[]string{`{"User":{"UserId":"u","UserAttributes":{"x":["1"]}}}`, `{"User":{"UserId":""}}`},
 			`{"EndpointStatus":"ACTIVE","OptOut":"ALL","User":{}}`,
 		},
+		"what Amplify sends": {
+			[]string{`{"Attributes":{},"ChannelType":"IN_APP","Demographic":{"AppVersion":"1","Make":"Firefox","Model":"","Platform":"web"},"Location":{},"Metrics":{},"User":{"UserId":"eu-west-1:6b","UserAttributes":{}}}`},
+			`{"ChannelType":"IN_APP","Demographic":{"AppVersion":"1","Make":"Firefox","Platform":"web"},"EndpointStatus":"ACTIVE","OptOut":"ALL","User":{"UserId":"eu-west-1:6b"}}`,
+		},
 		"unknown members are ignored": {
 			[]string{`{"Colour":"red","Attributes":{"a":["1"]}}`},
 			`{"Attributes":{"a":["1"]},"EndpointStatus":"ACTIVE","OptOut":"ALL","User":{}}`,
