@@ -1,0 +1,477 @@
+package campaigns
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/everpoint/everpoint/account/apps"
+	"github.com/everpoint/everpoint/api/pinpoint"
+	"github.com/everpoint/everpoint/audience/segments"
+	"github.com/everpoint/everpoint/aws"
+	"github.com/everpoint/everpoint/delivery"
+	"github.com/everpoint/everpoint/state/queue"
+	"github.com/everpoint/everpoint/state/store"
+)
+
+// workRun is the queue's kind for activities; the id is the activity's.
+const workRun = "campaign.run"
+
+// target is the body of a run's work: where its activity is.
+type target struct{ App, Campaign string }
+
+func reference(a *Activity) json.RawMessage {
+	body, err := json.Marshal(target{a.App, a.Campaign})
+	if err != nil {
+		panic(err) // two strings cannot fail
+	}
+	return body
+}
+
+// step is what a run does next.
+type step string
+
+const (
+	stepDrop   step = "drop"   // nothing is left to do: the work goes
+	stepAwait  step = "await"  // look again when it is due
+	stepStart  step = "start"  // write the plan, from PENDING to RUNNING
+	stepClaim  step = "claim"  // give delivery the next members
+	stepFinish step = "finish" // the run is over
+	stepFail   step = "fail"   // the segment is gone
+)
+
+// situation is all that a run's next step depends on.
+type situation struct {
+	campaign *Campaign // nil: gone, with its app or altogether
+	activity *Activity // nil: replaced by an update
+	segment  bool      // the campaign's version of its segment exists
+	tally    *delivery.Tally
+	window   int64 // how many recipients may be on their way
+}
+
+// decision is a step and, when the run waits, until when.
+type decision struct {
+	step step
+	due  time.Time
+	why  string
+}
+
+// decide is the engine's rule. It is pure; what it says is done in one update,
+// in which it is asked again.
+//
+// Source: engagement 7.6, 13.8; design 5, Claims.
+func decide(now time.Time, s *situation) decision {
+	c, a := s.campaign, s.activity
+	switch {
+	case a == nil || c == nil || c.DeletedAt != "":
+		return decision{step: stepDrop, why: "the campaign is gone or has other activities"}
+	case a.over():
+		return decision{step: stepDrop, why: "the activity is over"}
+	case now.Before(a.ScheduledStart):
+		return decision{step: stepAwait, due: a.ScheduledStart, why: "the start is ahead"}
+	case !s.segment && a.Walked.IsZero():
+		return decision{step: stepFail, why: "the segment was deleted"}
+	case a.State == statePending:
+		return decision{step: stepStart}
+	case !a.Walked.IsZero():
+		if s.tally.InFlight() > 0 || s.tally.BlocksDone < s.tally.Blocks {
+			return decision{step: stepAwait, due: now.Add(settling(now.Sub(a.Walked))), why: "messages are on their way"}
+		}
+		return decision{step: stepFinish}
+	case s.tally.InFlight()+delivery.BlockMax > s.window || s.tally.Blocks-s.tally.BlocksDone >= unfinishedMax:
+		return decision{step: stepAwait, due: now, why: "enough is on its way"}
+	}
+	return decision{step: stepClaim}
+}
+
+// unfinishedMax bounds the blocks that wait, with a few recipients each, for a
+// provider that said later. The window counts recipients, not blocks, so that
+// one slow recipient in each block does not stop a run.
+const unfinishedMax = 1024
+
+// settling is how long a run whose walk is over waits before it looks again:
+// a quarter of how long it has waited, for a deferred message may take hours.
+func settling(waited time.Duration) time.Duration {
+	return min(max(waited/4, 20*time.Millisecond), time.Minute)
+}
+
+// Patience of a worker: how long it keeps its place while nothing can be
+// claimed, and how long it then leaves it to others.
+const (
+	patience = 2 * time.Second
+	away     = 5 * time.Second
+)
+
+// runner is one worker's hold of one activity.
+type runner struct {
+	s      *Service
+	it     *queue.Item
+	target target
+	taken  bool // this hold is written down
+	closed bool // the last update ended the activity, and with it the work
+	walk   *segments.Snapshot
+}
+
+// run works an activity until it is over, has to wait long, or ctx ends.
+func (s *Service) run(ctx context.Context, it *queue.Item) error {
+	r := &runner{s: s, it: it}
+	if err := json.Unmarshal(it.Body, &r.target); err != nil {
+		return fmt.Errorf("read the work of activity %s: %w", it.ID, err)
+	}
+	var waiting time.Time // since when; zero: it is not
+	for {
+		sit, err := r.look(s.store.Reader(ctx))
+		if err != nil {
+			return err
+		}
+		now := s.now()
+		d := decide(now, sit)
+		if d.step != stepAwait {
+			waiting = time.Time{}
+			if over, err := r.act(ctx, sit, d); err != nil || over {
+				return err
+			}
+			continue
+		}
+		if waiting.IsZero() {
+			waiting = now
+		}
+		if d.due.Sub(now) > patience || now.Sub(waiting) > patience {
+			due := d.due
+			if sit.activity.State == stateRunning && sit.activity.Walked.IsZero() {
+				due = now.Add(away)
+			}
+			return s.store.Update(ctx, func(tx *store.Tx) error { return it.Again(tx, due, it.Body) })
+		}
+		if err := pause(ctx, max(d.due.Sub(now), s.cfg.PollInterval)); err != nil {
+			return err
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// look reads what the next step depends on.
+func (r *runner) look(rd store.Reader) (*situation, error) {
+	s, sit := r.s, &situation{window: int64(r.s.cfg.BlocksAhead) * delivery.BlockMax}
+	app, err := apps.Get(rd, r.target.App)
+	if err != nil || app == nil {
+		return sit, err
+	}
+	if sit.campaign, err = load(rd, r.target.App, r.target.Campaign); err != nil || sit.campaign == nil {
+		return sit, err
+	}
+	if sit.activity, err = loadActivity(rd, r.target.App, r.target.Campaign, r.it.ID); err != nil || sit.activity == nil {
+		return sit, err
+	}
+	if sit.activity.over() {
+		return sit, nil
+	}
+	segment, err := s.segment(rd, r.target.App, sit.campaign.SegmentId, sit.campaign.SegmentVersion)
+	if err != nil {
+		return nil, err
+	}
+	sit.segment = segment != nil
+	sit.tally, err = s.delivery.TallyOf(rd, r.it.ID)
+	return sit, err
+}
+
+// act does a step in one update. over means that the worker has nothing left to
+// do. A step that no longer is the one to take does nothing.
+func (r *runner) act(ctx context.Context, sit *situation, d decision) (over bool, err error) {
+	if d.step == stepClaim && (!r.taken || r.walk == nil) {
+		return r.begin(ctx, sit)
+	}
+	var did decision
+	err = r.s.store.Update(ctx, func(tx *store.Tx) error {
+		r.closed = false
+		if err := r.it.Hold(tx); err != nil {
+			return err
+		}
+		now, err := r.look(tx)
+		if err != nil {
+			return err
+		}
+		if did = decide(tx.Now(), now); did.step != d.step {
+			return nil
+		}
+		return r.do(tx, now, did)
+	}, r.touches()...)
+	if err != nil {
+		return false, err
+	}
+	if r.closed && d.step == stepFail {
+		r.s.logStopped(ctx, sit.activity, d.why)
+	}
+	return r.closed, nil
+}
+
+func (r *runner) touches() []store.Touch {
+	return []store.Touch{
+		queue.Touch(workRun, r.it.ID), {Kind: kindCampaign, Key: campaignKey(r.target.App, r.target.Campaign)},
+		{Kind: kindActivity, Key: activityKey(r.target.App, r.target.Campaign, r.it.ID)}, {Kind: apps.Kind, Key: r.target.App},
+	}
+}
+
+// do writes a step's effects.
+func (r *runner) do(tx *store.Tx, sit *situation, d decision) error {
+	c, a, now := sit.campaign, sit.activity, tx.Now()
+	switch d.step {
+	case stepDrop:
+		r.closed = true
+		return r.it.Complete(tx)
+	case stepStart:
+		return r.start(tx, c, a)
+	case stepClaim:
+		return r.claim(tx, c, a)
+	case stepFinish:
+		a.end(stateCompleted, resultSuccess, "", now)
+		c.setStatus(a.Treatment, pinpoint.CampaignStatusCompleted)
+	case stepFail:
+		a.end(stateCompleted, resultFail, d.why, now)
+		c.setAll(pinpoint.CampaignStatusDeleted)
+	}
+	return r.close(tx, c, a)
+}
+
+// close writes an activity that is over, its campaign, and the end of the work.
+func (r *runner) close(tx *store.Tx, c *Campaign, a *Activity) error {
+	if err := saveActivity(tx, a); err != nil {
+		return err
+	}
+	if err := save(tx, c); err != nil {
+		return err
+	}
+	r.closed = true
+	return r.it.Complete(tx)
+}
+
+// start writes the plan and what follows from it; a campaign that cannot run
+// becomes invalid.
+func (r *runner) start(tx *store.Tx, c *Campaign, a *Activity) error {
+	t := c.treatment(a.Treatment)
+	if t == nil {
+		return fmt.Errorf("campaign %s has no treatment %s", c.Id, a.Treatment)
+	}
+	p, err := r.s.plan(tx, c, a, t)
+	if err == nil {
+		err = r.s.delivery.PutPlan(tx, p)
+	}
+	a.Start = tx.Now().UTC()
+	if cannotRun(err) {
+		a.end(stateCompleted, resultFail, err.Error(), tx.Now())
+		c.setStatus(a.Treatment, pinpoint.CampaignStatusInvalid)
+		return r.close(tx, c, a)
+	}
+	if err != nil {
+		return err
+	}
+	a.State = stateRunning
+	c.setStatus(a.Treatment, pinpoint.CampaignStatusExecuting)
+	if err := saveActivity(tx, a); err != nil {
+		return err
+	}
+	return save(tx, c)
+}
+
+// cannotRun tells an error of the campaign's own making from one that passes.
+func cannotRun(err error) bool {
+	switch aws.KindOf(err) {
+	case aws.KindInvalid, aws.KindNotFound:
+		return true
+	}
+	return errors.Is(err, errNoChannel)
+}
+
+func (c *Campaign) treatment(id string) *treatment {
+	for _, t := range c.treatments() {
+		if t.id == id {
+			return &t
+		}
+	}
+	return nil
+}
+
+// begin opens the walk, or opens it again: it writes down that this worker has
+// the activity, lets the index come as far as that, and evaluates the segment.
+// So whatever was acknowledged before the run began is in it, whichever node
+// acknowledged it.
+func (r *runner) begin(ctx context.Context, sit *situation) (over bool, err error) {
+	var walk *segments.Snapshot
+	write := func(change func(tx *store.Tx, c *Campaign, a *Activity) error) error {
+		return r.s.store.Update(ctx, func(tx *store.Tx) error {
+			if err := r.it.Hold(tx); err != nil {
+				return err
+			}
+			now, err := r.look(tx)
+			if err != nil || now.activity == nil || now.activity.over() {
+				return err
+			}
+			return change(tx, now.campaign, now.activity)
+		}, r.touches()...)
+	}
+	if !r.taken {
+		if err := write(func(tx *store.Tx, _ *Campaign, a *Activity) error {
+			a.Takes++
+			return saveActivity(tx, a)
+		}); err != nil {
+			return false, err
+		}
+		r.taken = true
+	}
+	if walk, err = r.s.members(ctx, sit.campaign); cannotRun(err) {
+		why := err.Error()
+		r.s.logStopped(ctx, sit.activity, why)
+		return true, write(func(tx *store.Tx, c *Campaign, a *Activity) error {
+			a.end(stateCompleted, resultFail, why, tx.Now())
+			c.setStatus(a.Treatment, pinpoint.CampaignStatusInvalid)
+			return r.close(tx, c, a)
+		})
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := write(func(tx *store.Tx, _ *Campaign, a *Activity) error {
+		a.Members = int64(walk.Len())
+		return saveActivity(tx, a)
+	}); err != nil {
+		return false, err
+	}
+	r.walk = walk
+	r.s.log.InfoContext(ctx, "campaign run walks its segment", "app_id", r.target.App, "campaign_id", r.target.Campaign,
+		"activity_id", r.it.ID, "endpoints", walk.Len())
+	return false, nil
+}
+
+// members evaluates the campaign's segment over an index that has everything
+// committed before the call.
+func (s *Service) members(ctx context.Context, c *Campaign) (*segments.Snapshot, error) {
+	if err := s.index.Fresh(ctx); err != nil {
+		return nil, err
+	}
+	r := s.store.Reader(ctx)
+	segment, err := s.segment(r, c.ApplicationId, c.SegmentId, c.SegmentVersion)
+	if err != nil {
+		return nil, err
+	}
+	if segment == nil {
+		return nil, aws.NotFound("there is no segment %s", c.SegmentId)
+	}
+	criteria, err := segments.CompileSegment(segment, sources{s, r, c.ApplicationId}, s.now())
+	if err != nil {
+		return nil, err
+	}
+	return s.index.Walk(ctx, c.ApplicationId, criteria)
+}
+
+// sources finds the segments that a segment builds on.
+type sources struct {
+	s   *Service
+	r   store.Reader
+	app string
+}
+
+func (x sources) Segment(id string, version int) (*pinpoint.SegmentResponse, error) {
+	return x.s.segment(x.r, x.app, id, version)
+}
+
+// scanMax bounds the members that one claim looks at: of a small treatment most
+// are others'.
+const scanMax = 4096
+
+// claim gives delivery the next members of the activity's treatment and moves
+// the cursor behind them. Members of one hash, which may be one address, go
+// into one block unless there are more than a block holds.
+func (r *runner) claim(tx *store.Tx, c *Campaign, a *Activity) error {
+	t := c.treatment(a.Treatment)
+	if t == nil {
+		return fmt.Errorf("campaign %s has no treatment %s", c.Id, a.Treatment)
+	}
+	b := &batch{walk: r.walk, after: a.After, mine: func(cohort int) bool {
+		return cohort >= t.from && cohort < t.to || a.Treatment == "0" && cohort < c.holdout()
+	}}
+	b.collect(scanMax)
+	for rest := b.members; len(rest) > 0; {
+		n := min(len(rest), delivery.BlockMax)
+		a.Seq++
+		if err := r.s.delivery.Claim(tx, a.ID, a.Seq, rest[:n]); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	a.After = b.after
+	a.Produced += int64(b.produced)
+	a.Claimed += int64(len(b.members))
+	a.Others += int64(b.produced - len(b.members))
+	if b.done {
+		a.Walked = tx.Now().UTC()
+	}
+	return saveActivity(tx, a)
+}
+
+// batch gathers the members of one claim.
+type batch struct {
+	walk     *segments.Snapshot
+	after    uint64 // everything up to here was seen
+	mine     func(cohort int) bool
+	members  []delivery.Member
+	produced int
+	done     bool // the walk is over
+}
+
+// collect takes members until a block is full, at most look of them were looked
+// at, or there are none. It holds more than a block's members only when all of
+// them have one hash.
+func (b *batch) collect(look int) {
+	for shard := segments.Shard(b.after); ; {
+		from := max(b.after, segments.Before(shard))
+		next := b.walk.Next(shard, from, delivery.BlockMax)
+		if len(next) == 0 {
+			if shard++; shard == segments.Shards {
+				b.done = true
+				return
+			}
+			b.after = segments.Before(shard)
+			continue
+		}
+		for len(next) > 0 {
+			n := sameHash(next)
+			var mine []delivery.Member
+			for _, m := range next[:n] {
+				if b.mine(m.Cohort) {
+					mine = append(mine, delivery.Member{Key: []byte(m.Key), Hash: m.Hash})
+				}
+			}
+			if len(b.members) > 0 && len(b.members)+len(mine) > delivery.BlockMax {
+				return
+			}
+			b.members = append(b.members, mine...)
+			b.produced += n
+			b.after = next[0].Hash
+			next = next[n:]
+			if len(b.members) >= delivery.BlockMax || b.produced >= look {
+				return
+			}
+		}
+	}
+}
+
+// sameHash is how many of the first members share the first one's hash.
+func sameHash(m []segments.Member) int {
+	n := 1
+	for n < len(m) && m[n].Hash == m[0].Hash {
+		n++
+	}
+	return n
+}
