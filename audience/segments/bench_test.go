@@ -13,6 +13,7 @@ import (
 	"github.com/everpoint/everpoint/api/pinpoint"
 	"github.com/everpoint/everpoint/audience/endpoints"
 	"github.com/everpoint/everpoint/state/changelog"
+	"github.com/everpoint/everpoint/state/store"
 )
 
 // typical is an endpoint as customers keep them: address, three attributes of
@@ -154,4 +155,35 @@ func BenchmarkWalk(b *testing.B) {
 			b.Fatal(n)
 		}
 	}
+}
+
+// BenchmarkBuild builds the index from a store of 50,000 endpoints and their users.
+func BenchmarkBuild(b *testing.B) {
+	const n = 50_000
+	r := newRoom(b)
+	rng := rand.New(rand.NewPCG(4, 4))
+	for from := 0; from < n; from += 1000 {
+		r.update(func(tx *store.Tx) error {
+			for i := from; i < from+1000; i++ {
+				e := typical(rng, i)
+				req := &pinpoint.EndpointRequest{
+					Address: &e.Address, ChannelType: pinpoint.ChannelTypeSms, Attributes: e.Attributes, Metrics: e.Metrics,
+					User: &pinpoint.EndpointUser{UserId: &e.UserID, UserAttributes: map[string][]string{"Tier": {"gold"}}},
+				}
+				if err := r.ep.Upsert(tx, testApp, e.ID, req, "request"); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	b.ResetTimer()
+	start := time.Now()
+	for range b.N {
+		ix := NewIndex(r.st, quiet)
+		if err := ix.build(b.Context()); err != nil || ix.Len(testApp) != n {
+			b.Fatal(ix.Len(testApp), err)
+		}
+	}
+	b.ReportMetric(float64(n)*float64(b.N)/time.Since(start).Seconds(), "endpoints/s")
 }

@@ -2,13 +2,9 @@ package segments
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"slices"
 	"sync"
-
-	"github.com/everpoint/everpoint/state/changelog"
-	"github.com/everpoint/everpoint/state/store"
 )
 
 // node is a part of compiled criteria. It can be asked two ways, and the answers
@@ -338,98 +334,19 @@ func (ix *Index) resolve(ctx context.Context, a *audience, c *Criteria) (map[*im
 	}
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	if a.reuses == reuses {
-		return out, nil
-	}
-	for _, found := range out {
-		found.each(func(o uint32) {
-			if p, i := a.page(o); p.born[i] > births {
-				found.clear(o)
-			}
-		})
+	if a.reuses != reuses {
+		for _, found := range out {
+			a.dropBorn(found, births)
+		}
 	}
 	return out, nil
 }
 
-// KindMember rows are the members of imported segments, many in each:
-// app/segment/version/chunk.
-var KindMember = store.Kind{Name: "segmentmember", Rule: changelog.RuleDocument}
-
-// chunk is a part of an imported segment: store keys without the app's part.
-type chunk struct {
-	endpoints, users [][tailBytes]byte
-}
-
-// ChunkMax bounds the keys of one chunk of members.
-const ChunkMax = 10_000
-
-// chunksAtOnce bounds how many chunks are in memory while a list is read.
-const chunksAtOnce = 16
-
-func chunkPrefix(app string, v version) string { return versionKey(app, v) + "/" }
-
-func versionKey(app string, v version) string {
-	return fmt.Sprintf("%s/%s/%010d", app, v.id, v.number)
-}
-
-func appendChunk(b []byte, c chunk) []byte {
-	b = binary.AppendUvarint(b, uint64(len(c.endpoints)))
-	b = binary.AppendUvarint(b, uint64(len(c.users)))
-	for i := range c.endpoints {
-		b = append(b, c.endpoints[i][:]...)
-	}
-	for i := range c.users {
-		b = append(b, c.users[i][:]...)
-	}
-	return b
-}
-
-func decodeChunk(b []byte) (chunk, error) {
-	corrupt := fmt.Errorf("segments: members of an imported segment are corrupt")
-	e, k := binary.Uvarint(b)
-	if k <= 0 || e > ChunkMax {
-		return chunk{}, corrupt
-	}
-	b = b[k:]
-	u, k := binary.Uvarint(b)
-	if k <= 0 || u > ChunkMax || uint64(len(b)-k) != (e+u)*tailBytes {
-		return chunk{}, corrupt
-	}
-	b = b[k:]
-	c := chunk{make([][tailBytes]byte, e), make([][tailBytes]byte, u)}
-	for _, list := range [][][tailBytes]byte{c.endpoints, c.users} {
-		for i := range list {
-			copy(list[i][:], b)
-			b = b[tailBytes:]
+// dropBorn takes out of a set who came after the count of births was so.
+func (a *audience) dropBorn(set bitset, births uint64) {
+	set.each(func(o uint32) {
+		if p, i := a.page(o); p.born[i] > births {
+			set.clear(o)
 		}
-	}
-	return c, nil
-}
-
-// eachChunk reads the members of an imported segment.
-func eachChunk(r store.Reader, app string, v version, yield func(chunk) error) error {
-	prefix, after := chunkPrefix(app, v), ""
-	for {
-		found, err := r.List(KindMember, prefix, after, chunksAtOnce)
-		if err != nil {
-			return err
-		}
-		for _, row := range found {
-			d, err := changelog.DecodeDocument(row.Body)
-			if err != nil {
-				return err
-			}
-			c, err := decodeChunk(d.Body)
-			if err != nil {
-				return err
-			}
-			if err := yield(c); err != nil {
-				return err
-			}
-			after = row.Key
-		}
-		if len(found) < chunksAtOnce {
-			return nil
-		}
-	}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -70,8 +71,7 @@ const (
 	retryDelayMax  = 5 * time.Second
 	blocksAtOnce   = 64
 	loadBatch      = 256 // rows handed to a decoder at once
-	loadDecoders   = 2
-	loadBatchesMax = 8 // in wait for a decoder
+	loadBatchesMax = 8   // in wait for a decoder
 )
 
 // Run builds the index and keeps it current until ctx ends. Questions asked
@@ -109,11 +109,13 @@ func pause(ctx context.Context, d time.Duration) {
 func (ix *Index) build(ctx context.Context) error {
 	start, at := time.Now(), ix.head()
 	m := newAudiences()
-	if err := ix.load(ctx, m, endpoints.KindUser); err != nil {
-		return fmt.Errorf("load users: %w", err)
-	}
-	if err := ix.load(ctx, m, endpoints.KindEndpoint); err != nil {
-		return fmt.Errorf("load endpoints: %w", err)
+	var loads sync.WaitGroup
+	var users, all error
+	loads.Go(func() { users = ix.load(ctx, m, endpoints.KindUser) })
+	loads.Go(func() { all = ix.load(ctx, m, endpoints.KindEndpoint) })
+	loads.Wait()
+	if err := errors.Join(users, all); err != nil {
+		return fmt.Errorf("load users and endpoints: %w", err)
 	}
 	ix.apps.Store(m)
 	ix.moveTo(at)
@@ -126,7 +128,7 @@ func (ix *Index) build(ctx context.Context) error {
 func (ix *Index) load(ctx context.Context, m *audiences, k store.Kind) error {
 	batches := make(chan []store.Row, loadBatchesMax)
 	var decoders sync.WaitGroup
-	for range loadDecoders {
+	for range runtime.GOMAXPROCS(0) {
 		decoders.Go(func() {
 			for batch := range batches {
 				for _, row := range batch {

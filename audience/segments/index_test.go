@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,7 +28,7 @@ var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 
 // world is an index and, beside it, the documents that it was told of.
 type world struct {
-	t     *testing.T
+	t     testing.TB
 	g     *gen
 	ix    *Index
 	blind endpoints.Blinder
@@ -35,7 +36,7 @@ type world struct {
 	naive *naive
 }
 
-func newWorld(t *testing.T, g *gen) *world {
+func newWorld(t testing.TB, g *gen) *world {
 	return &world{
 		t: t, g: g, ix: newIndex(blinder{}, quiet), blind: blinder{}, all: map[string]*endpoints.Endpoint{},
 		naive: &naive{
@@ -293,6 +294,25 @@ func TestSnapshot_leaves_out_who_is_gone_and_who_came_later(t *testing.T) {
 	}
 }
 
+// The members of an imported segment are looked up a chunk at a time.
+func TestAudience_drops_who_took_an_ordinal_meanwhile(t *testing.T) {
+	w := newWorld(t, newGen(1))
+	for _, id := range []string{"a", "b"} {
+		w.ix.Upsert(w.key(id), w.g.endpoint(id, testNow))
+	}
+	a := w.ix.apps.Load().find(testApp)
+	found, births, reuses := slices.Clone(a.live), a.births, a.reuses
+	w.ix.Remove(w.key("a"))
+	w.ix.Upsert(w.key("c"), w.g.endpoint("c", testNow))
+	if a.reuses == reuses {
+		t.Error("the reuse of an ordinal was not counted")
+	}
+	a.dropBorn(found, births)
+	if found.count() != 1 {
+		t.Errorf("%d members, want b alone", found.count())
+	}
+}
+
 func TestSnapshot_keeps_equal_addresses_together(t *testing.T) {
 	w := newWorld(t, newGen(1))
 	for i := range 10 {
@@ -315,5 +335,61 @@ func TestSnapshot_keeps_equal_addresses_together(t *testing.T) {
 	}
 	if rest := snap.Next(shard, page[len(page)-1].Hash, 3); len(rest) != 0 {
 		t.Errorf("%d members after the last", len(rest))
+	}
+}
+
+// Whatever moves meanwhile, an answer is that of one moment: nobody is counted
+// twice or missed.
+func TestIndex_answers_from_one_moment_while_updates_stream_in(t *testing.T) {
+	const n = 3000
+	ix := newIndex(blinder{}, quiet)
+	put := func(i int, side string) {
+		e := &endpoints.Endpoint{
+			App: testApp, ID: fmt.Sprint(i), Address: "a", UserID: fmt.Sprint(i % 50),
+			Attributes: map[string][]string{"Side": {side}}, Metrics: map[string]float64{side: 1},
+		}
+		ix.Upsert(endpoints.Key(blinder{}, testApp, e.ID), e)
+	}
+	for i := range n {
+		put(i, "left")
+	}
+	either, err := Compile(nil, &pinpoint.SegmentGroupList{Groups: []pinpoint.SegmentGroup{{Type: "ANY", Dimensions: []pinpoint.SegmentDimensions{
+		{Attributes: map[string]pinpoint.AttributeDimension{"Side": {Values: []string{"left"}}}},
+		{Metrics: map[string]pinpoint.MetricDimension{"right": {ComparisonOperator: "EQUAL", Value: 1}}},
+	}}}}, nil, testNow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var updates sync.WaitGroup
+	for k := range 2 {
+		updates.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(k), 4))
+			for range 20_000 {
+				// Each updater has its half; an endpoint has one writer at a time.
+				put(rng.IntN(n/2)*2+k, []string{"left", "right"}[rng.IntN(2)])
+				u := fmt.Sprint(rng.IntN(50))
+				ix.UpsertUser(endpoints.UserKey(blinder{}, testApp, u), &endpoints.User{Attributes: map[string][]string{"x": {u}}})
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { updates.Wait(); close(done) }()
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		if count, _, err := ix.Count(t.Context(), testApp, either); err != nil || count != n {
+			t.Fatalf("counted %d, error %v; want %d", count, err, n)
+		}
+		snap, err := ix.Walk(t.Context(), testApp, either)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shard := Shard(DispatchHash(testApp, "", "a"))
+		if page := snap.Next(shard, Before(shard), 1); len(page) != n {
+			t.Fatalf("walked %d, want %d", len(page), n)
+		}
 	}
 }
