@@ -146,7 +146,7 @@ func TestUpdate_makes_versions_and_plans_the_run_again(t *testing.T) {
 		if u.State.CampaignStatus != pinpoint.CampaignStatusPaused || len(w.activities(c.Id)) != 0 {
 			t.Errorf("paused: %s, %d activities", u.State.CampaignStatus, len(w.activities(c.Id)))
 		}
-		time.Sleep(2 * time.Hour)
+		w.pass(2 * time.Hour)
 		if got := w.mail.to(); len(got) != 0 {
 			t.Fatalf("a paused campaign sent to %v", got)
 		}
@@ -160,7 +160,7 @@ func TestUpdate_makes_versions_and_plans_the_run_again(t *testing.T) {
 		if a := w.activities(c.Id); len(a) != 1 || a[0].Id == first.Id {
 			t.Errorf("activities %+v", a)
 		}
-		time.Sleep(2 * time.Hour)
+		w.pass(2 * time.Hour)
 		if got := w.mail.to(); len(got) != 2 {
 			t.Errorf("sent to %v", got)
 		}
@@ -418,7 +418,7 @@ func TestDeleted_run_can_still_be_reconciled(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
 		want := w.people(50)
 		c := w.create(`{` + mailing + `,` + now + `}`)
-		time.Sleep(time.Minute)
+		w.pass(time.Minute)
 		var out pinpoint.CampaignResponse
 		w.ask(&out, "DELETE", base+"/"+c.Id, "")
 		if r := w.balanced(c.Id, 50); r.Sent != 50 {

@@ -31,7 +31,7 @@ func TestRun_sends_to_everyone_once_and_says_so(t *testing.T) {
 		if c.State.CampaignStatus != pinpoint.CampaignStatusScheduled || c.SegmentVersion != 3 {
 			t.Errorf("a fresh campaign is %s, version %d of its segment", c.State.CampaignStatus, c.SegmentVersion)
 		}
-		time.Sleep(time.Minute)
+		w.pass(time.Minute)
 		if got := w.mail.to(); !slices.Equal(got, want) {
 			t.Errorf("sent to %d, want %d", len(got), len(want))
 		}
@@ -77,14 +77,14 @@ func TestRun_divides_people_among_treatments_and_holds_out(t *testing.T) {
 		if c.DefaultState == nil || len(c.AdditionalTreatments) != 2 || c.AdditionalTreatments[1].Id != "2" {
 			t.Errorf("fresh %+v", c)
 		}
-		time.Sleep(10 * time.Minute)
+		w.pass(10 * time.Minute)
 		if got := w.campaign(c.Id); got.State.CampaignStatus != pinpoint.CampaignStatusExecuting ||
 			got.DefaultState.CampaignStatus != pinpoint.CampaignStatusCompleted ||
 			got.AdditionalTreatments[1].State.CampaignStatus != pinpoint.CampaignStatusScheduled {
 			t.Errorf("before the last treatment: %s, %s, %s", got.State.CampaignStatus, got.DefaultState.CampaignStatus,
 				got.AdditionalTreatments[1].State.CampaignStatus)
 		}
-		time.Sleep(time.Hour)
+		w.pass(time.Hour)
 		var want []string
 		count := map[string]int64{}
 		for i, address := range all {
@@ -145,7 +145,7 @@ func TestRun_starts_when_it_is_due_and_uses_the_template_of_that_moment(t *testi
 		w.ask(&ignored, "POST", "/v1/templates/menu/email", template)
 		c := w.create(`{"SegmentId":"` + everyone + `","Schedule":{"StartTime":"` + inAnHour() + `"},
 			"TemplateConfiguration":{"EmailTemplate":{"Name":"menu"}},"MessageConfiguration":{"EmailMessage":{"HtmlBody":"<p>inline</p>"}}}`)
-		time.Sleep(59 * time.Minute)
+		w.pass(59 * time.Minute)
 		if got := w.mail.to(); len(got) != 0 {
 			t.Fatalf("sent to %v before the start", got)
 		}
@@ -154,7 +154,7 @@ func TestRun_starts_when_it_is_due_and_uses_the_template_of_that_moment(t *testi
 		}
 		w.one("late", "EMAIL", "late@tea.example", nil)
 		w.ask(&ignored, "PUT", "/v1/templates/menu/email", `{"Subject":"Newer","HtmlPart":"<p>new</p>","TextPart":"new"}`)
-		time.Sleep(2 * time.Minute)
+		w.pass(2 * time.Minute)
 		if got := w.mail.to(); len(got) != 4 {
 			t.Fatalf("sent to %v", got)
 		}
@@ -173,7 +173,7 @@ func TestRun_limits_are_the_campaigns_or_else_the_apps(t *testing.T) {
 		// Ten a second for a minute: half of them are late.
 		start := time.Now()
 		c := w.create(`{` + mailing + `,` + now + `,"Limits":{"MessagesPerSecond":2,"MaximumDuration":60}}`)
-		time.Sleep(30 * time.Minute)
+		w.pass(30 * time.Minute)
 		r := w.balanced(c.Id, 300)
 		if r.Sent < 100 || r.Sent > 130 || r.Held["EXPIRED"] != 300-r.Sent {
 			t.Errorf("at 2 a second for a minute %d were sent, held %v", r.Sent, r.Held)
@@ -190,7 +190,7 @@ func TestRun_pace_does_not_claim_further_ahead_than_its_window(t *testing.T) {
 		c := w.create(`{` + mailing + `,` + now + `,"Limits":{"MessagesPerSecond":20}}`)
 		most := int64(0)
 		for range 100 {
-			time.Sleep(1700 * time.Millisecond)
+			w.pass(1700 * time.Millisecond)
 			run := w.running(c.Id)
 			most = max(most, run.InFlight)
 			if run.State == everpoint.RunStateRunning && run.Targets != 3000 {
@@ -203,7 +203,7 @@ func TestRun_pace_does_not_claim_further_ahead_than_its_window(t *testing.T) {
 		if run := w.running(c.Id); run.Sent < 150*20 {
 			t.Errorf("only %d sent in 170 s at 20 a second", run.Sent)
 		}
-		time.Sleep(time.Minute)
+		w.pass(time.Minute)
 		w.balanced(c.Id, 3000)
 	})
 }
@@ -214,7 +214,7 @@ func TestRun_stops_when_its_campaign_or_segment_is_deleted(t *testing.T) {
 			in(t, func(t *testing.T, w *world) {
 				w.people(4000)
 				c := w.create(`{` + mailing + `,` + now + `,"Limits":{"MessagesPerSecond":50}}`)
-				time.Sleep(10 * time.Second)
+				w.pass(10 * time.Second)
 				switch what {
 				case "campaign":
 					var d pinpoint.CampaignResponse
@@ -230,7 +230,7 @@ func TestRun_stops_when_its_campaign_or_segment_is_deleted(t *testing.T) {
 				case "app":
 					w.update(func(tx *store.Tx) error { return tx.Remove(kindCampaign, campaignKey(testApp, c.Id)) })
 				}
-				time.Sleep(10 * time.Minute)
+				w.pass(10 * time.Minute)
 				sent := len(w.mail.to())
 				if sent < 400 || sent > 400+9*delivery.BlockMax+1000 {
 					t.Errorf("%d were sent to", sent)
@@ -256,7 +256,7 @@ func TestRun_that_cannot_run_is_invalid(t *testing.T) {
 		w.people(3)
 		w.channel("email", false)
 		c := w.create(`{` + mailing + `,` + now + `}`)
-		time.Sleep(time.Minute)
+		w.pass(time.Minute)
 		if got := w.campaign(c.Id); got.State.CampaignStatus != pinpoint.CampaignStatusInvalid {
 			t.Errorf("campaign is %s", got.State.CampaignStatus)
 		}
@@ -270,7 +270,7 @@ func TestRun_that_cannot_run_is_invalid(t *testing.T) {
 		w.channel("email", true)
 		var u pinpoint.CampaignResponse
 		w.ask(&u, "PUT", base+"/"+c.Id, `{"Name":"again"}`)
-		time.Sleep(time.Minute)
+		w.pass(time.Minute)
 		if got := w.mail.to(); len(got) != 3 {
 			t.Errorf("sent to %v", got)
 		}
@@ -297,12 +297,12 @@ func TestRun_goes_on_after_a_crash_and_sends_to_nobody_twice(t *testing.T) {
 					}
 					return nil
 				}
-				time.Sleep(30 * time.Second)
+				w.pass(30 * time.Second)
 				before := w.mail.to()
 				w.stop()
 				w.fault = nil
 				w.start()
-				time.Sleep(5 * time.Minute)
+				w.pass(5 * time.Minute)
 				got := w.mail.to()
 				var amb everpoint.AmbiguousSendsResponse
 				w.ask(&amb, "GET", "/everpoint/v1/apps/"+testApp+"/ambiguous-sends?page-size=500&campaign-id="+c.Id, "")
@@ -339,11 +339,11 @@ func TestRun_one_slow_recipient_in_each_block_does_not_hold_it_up(t *testing.T) 
 			return courier.Outcome{Status: courier.Accepted, Code: "250"}
 		}
 		c := w.create(`{` + mailing + `,` + now + `}`)
-		time.Sleep(time.Minute)
+		w.pass(time.Minute)
 		if run := w.running(c.Id); run.Claimed != 6000 || run.Sent < 5900 {
 			t.Errorf("after a minute %+v", run)
 		}
-		time.Sleep(30 * time.Minute)
+		w.pass(30 * time.Minute)
 		w.balanced(c.Id, 6000)
 		if got := w.campaign(c.Id); got.State.CampaignStatus != pinpoint.CampaignStatusCompleted {
 			t.Errorf("campaign is %s", got.State.CampaignStatus)
@@ -390,7 +390,7 @@ func TestRun_work_that_was_queued_twice_claims_once(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
 		w.people(600)
 		c := w.create(`{` + mailing + `,` + now + `}`)
-		time.Sleep(time.Minute)
+		w.pass(time.Minute)
 		id := w.activities(c.Id)[0].Id
 		w.update(func(tx *store.Tx) error {
 			a, err := loadActivity(tx, testApp, c.Id, id)
@@ -399,7 +399,7 @@ func TestRun_work_that_was_queued_twice_claims_once(t *testing.T) {
 			}
 			return w.queue.Enqueue(tx, queue.Work{Kind: workRun, ID: a.ID, Due: tx.Now(), Body: reference(a)})
 		})
-		time.Sleep(time.Minute)
+		w.pass(time.Minute)
 		if got := w.mail.to(); len(got) != 600 {
 			t.Errorf("sent %d mails", len(got))
 		}

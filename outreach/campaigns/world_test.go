@@ -334,3 +334,6 @@ func (w *world) balanced(id string, targets int) *everpoint.Reconciliation {
 	}
 	return r
 }
+
+// pass lets virtual time pass, and with it the node's work.
+func (w *world) pass(d time.Duration) { time.Sleep(d) }
