@@ -262,19 +262,8 @@ func ReadUser(app string, body []byte) (*User, error) {
 	return u, nil
 }
 
-// A list's binary form: count, then each string with its length, as varints.
-func encodeList(values []string) []byte {
-	n := 3
-	for _, v := range values {
-		n += len(v) + 2
-	}
-	b := binary.AppendUvarint(make([]byte, 0, n), uint64(len(values)))
-	for _, v := range values {
-		b = append(binary.AppendUvarint(b, uint64(len(v))), v...)
-	}
-	return b
-}
-
+// decodeList reads a list's binary form: count, then each string with its
+// length, as varints.
 func decodeList(b []byte) ([]string, error) {
 	n, k := binary.Uvarint(b)
 	if k <= 0 || n > valuesPerNameBound {

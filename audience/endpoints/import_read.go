@@ -131,7 +131,7 @@ func (r *importReader) file(ctx context.Context) error {
 			return err
 		}
 		text, n, err := lines.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		tooLong := errors.Is(err, errLongLine)
@@ -245,7 +245,7 @@ func (r *importReader) open(ctx context.Context) (lines *lineReader, header stri
 	headerLines := int64(0)
 	if r.job.Definition.Format == pinpoint.FormatCsv {
 		text, n, err := lines.next()
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, "", err
 		}
 		header, read, headerLines = string(text), read+n, 1
@@ -292,14 +292,14 @@ func (l *lineReader) next() (text []byte, n int64, err error) {
 		n += int64(len(part))
 		long = long || len(l.buf)+len(part) > l.max+2
 		switch {
-		case err == bufio.ErrBufferFull:
+		case errors.Is(err, bufio.ErrBufferFull):
 			if !long {
 				l.buf = append(l.buf, part...)
 			}
 			continue
-		case err != nil && err != io.EOF:
+		case err != nil && !errors.Is(err, io.EOF):
 			return nil, n, err
-		case err == io.EOF && n == 0:
+		case err != nil && n == 0:
 			return nil, 0, io.EOF
 		}
 		if len(l.buf) > 0 && !long {

@@ -771,10 +771,13 @@ func TestImportRun(t *testing.T) {
 
 // TestImportS3 reads from a double of an S3-compatible service.
 func TestImportS3(t *testing.T) {
-	text := "Id,Address,ChannelType\n"
-	for i := range 20000 {
-		text += fmt.Sprintf("e%d,a%d@example.com,EMAIL\n", i, i)
+	var b strings.Builder
+	b.WriteString("Id,Address,ChannelType,Attributes.pad,Attributes.pad\n")
+	pad := strings.Repeat("x", 100)
+	for i := range 2000 {
+		fmt.Fprintf(&b, "e%d,a%d@example.com,EMAIL,%s,%s\n", i, i, pad, pad)
 	}
+	text := b.String()
 	objects := map[string]string{"in/a.csv": text, "in/": "", "in/b.csv": "Id,Address,ChannelType\nlast,z@example.com,EMAIL\n"}
 	var ranges []string
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
@@ -809,7 +812,7 @@ func TestImportS3(t *testing.T) {
 		http.ServeContent(w, req, "", time.Time{}, strings.NewReader(objects[key]))
 	}))
 	defer service.Close()
-	r := newImportRoom(t, ImportConfig{S3Endpoint: service.URL, ChunkRows: 5000, ChunkTouches: 20000, S3Credentials: func(context.Context) (string, string, string, error) {
+	r := newImportRoom(t, ImportConfig{S3Endpoint: service.URL, ChunkRows: 500, S3Credentials: func(context.Context) (string, string, string, error) {
 		return "AKID", "secret", "", nil
 	}})
 	r.imports.cfg.Lease = time.Hour
@@ -837,8 +840,8 @@ func TestImportS3(t *testing.T) {
 	}
 	r.imports.release(ctx, j)
 	r.once()
-	r.expectJob(r.job(id), "COMPLETED", 2, 0, 20001, 0)
-	if r.show("e19999") == "" || r.show("last") == "" || len(ranges) != 1 || ranges[0] == "bytes=0-" {
+	r.expectJob(r.job(id), "COMPLETED", 2, 0, 2001, 0)
+	if r.show("e1999") == "" || r.show("last") == "" || len(ranges) != 1 || ranges[0] == "bytes=0-" {
 		t.Errorf("ranges %v", ranges)
 	}
 	missing := r.start(`"Format":"CSV","RegisterEndpoints":true,"S3Url":"s3://missing/in"`)
