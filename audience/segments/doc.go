@@ -42,5 +42,12 @@
 // by dispatch shard, so that one address comes once or side by side, in the same
 // order in every Region.
 //
+// # Segments
+//
+// A segment is stored as the model's shape, its latest version and each version
+// by itself (KindSegment, KindVersion). The members of an imported version are
+// store keys in chunks (KindMember); they are read when a question needs them,
+// never kept. A user among them stands for the endpoints that the user then has.
+//
 // Sources: engagement 3; design 4 (Audience in memory), 5 (Duty).
 package segments
