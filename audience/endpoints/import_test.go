@@ -538,6 +538,9 @@ func (r *importRoom) expectFail(url, want string) {
 func TestImportResumes(t *testing.T) {
 	for _, packed := range []bool{false, true} {
 		for _, point := range []string{"begin", "write", "commit", "committed"} {
+			if packed && point != "commit" {
+				continue // what a crash leaves does not depend on how a file is packed
+			}
 			t.Run(fmt.Sprintf("%s_packed_%v", point, packed), func(t *testing.T) {
 				for crash := 1; ; crash++ {
 					if importWithCrash(t, point, crash, packed) {
@@ -557,7 +560,7 @@ var errCrash = errors.New("crash")
 // importWithCrash reports whether the job was done before the crash-th commit.
 func importWithCrash(t *testing.T, point string, crash int, packed bool) (done bool) {
 	t.Helper()
-	const rows = 37
+	const rows = 17
 	buckets, dir, keys := t.TempDir(), t.TempDir(), newKeys(t)
 	var text strings.Builder
 	text.WriteString("Address,ChannelType,Metrics.n,User.UserId\n")
