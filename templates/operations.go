@@ -24,11 +24,6 @@ type view struct {
 	tags                            map[string]string
 }
 
-// created is the answer of a creation.
-type created struct {
-	arn, message, requestID string
-}
-
 func accepted(caller aws.Caller) *pinpoint.MessageBody {
 	message := "Accepted"
 	return &pinpoint.MessageBody{Message: &message, RequestID: &caller.RequestID}
@@ -42,7 +37,7 @@ func touch(account, name string, t Type) []store.Touch {
 // create makes version 1 of a template, active at once.
 //
 // Source: engagement 5.2, Create; 1.3.
-func (s *Service) create(ctx context.Context, name string, d *draft) (*created, error) {
+func (s *Service) create(ctx context.Context, name string, d *draft) (*pinpoint.CreateTemplateMessageBody, error) {
 	caller := aws.CallerFrom(ctx)
 	if err := CheckName(name); err != nil {
 		return nil, err
@@ -88,7 +83,8 @@ func (s *Service) create(ctx context.Context, name string, d *draft) (*created, 
 	if err != nil {
 		return nil, err
 	}
-	return &created{ARN(caller.Region, caller.Account, name, d.Type), "Created", caller.RequestID}, nil
+	arn, message := ARN(caller.Region, caller.Account, name, d.Type), "Created"
+	return &pinpoint.CreateTemplateMessageBody{Arn: &arn, Message: &message, RequestID: &caller.RequestID}, nil
 }
 
 // get reads the active version of a template, or the one that is named.

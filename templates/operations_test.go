@@ -315,12 +315,15 @@ func TestContent_that_breaks_a_rule_is_refused(t *testing.T) {
 		{"offer/email", `{"tags":{"aws:x":"y"}}`, "reserved"},
 		{"offer/email", `{"tags":{"":"y"}}`, "key"},
 		{"offer/email", `{"tags":{"x":"#"}}`, "letters"},
+		{"offer/push", `[]`, "object"},
 		{"-offer/email", `{}`, "TemplateName"},
 		{"of%20fer/email", `{}`, "TemplateName"},
 		{strings.Repeat("x", 129) + "/email", `{}`, "TemplateName"},
 	} {
 		r.refused("POST", "/v1/templates/"+c.path, c.body, c.why)
 	}
+	// A body that is not there is an empty one.
+	r.expect("POST", "/v1/templates/bare/email", "", 201, "")
 	r.expect("POST", "/v1/templates/offer/sms", `{"Body":"`+long(1600)+`"}`, 201, "")
 	r.refused("PUT", "/v1/templates/offer/sms", `{"Body":"{{/if}}"}`, "Body")
 	r.expect("POST", "/v1/templates/"+strings.Repeat("x", 128)+"/sms", `{}`, 201, "")

@@ -205,7 +205,7 @@ func (p *parser) tag(depth int) (*node, *ending, error) {
 		n, err := p.print(at, true, "")
 		return n, nil, err
 	case p.accept(">"):
-		n, err := p.partialCall(at, depth)
+		n, err := p.partialCall(at)
 		return n, nil, err
 	case p.accept("#"):
 		p.space()
@@ -448,7 +448,7 @@ func (p *parser) partialName(at int) (string, error) {
 }
 
 // partialCall reads {{> name context key=value}}.
-func (p *parser) partialCall(at, depth int) (*node, error) {
+func (p *parser) partialCall(at int) (*node, error) {
 	p.space()
 	if p.atClose() {
 		return nil, p.errorAt(at, "the tag names no partial")
@@ -482,7 +482,7 @@ func (p *parser) block(at, depth int, inverted bool) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	end, err := p.blockBodies(n, at, depth, inverted)
+	end, err := p.blockBodies(n, depth, inverted)
 	if err != nil {
 		return nil, err
 	}
@@ -553,7 +553,7 @@ func (p *parser) onlyArgument(at int, word string) (*expr, error) {
 
 // blockBodies reads the body, and after {{else}} the inverse; a chained
 // {{else if x}} is a block of its own in the inverse, closed by the same tag.
-func (p *parser) blockBodies(n *node, at, depth int, inverted bool) (ending, error) {
+func (p *parser) blockBodies(n *node, depth int, inverted bool) (ending, error) {
 	body, end, err := p.body(depth + 1)
 	if err != nil {
 		return ending{}, err
@@ -568,7 +568,7 @@ func (p *parser) blockBodies(n *node, at, depth int, inverted bool) (ending, err
 			if err != nil {
 				return ending{}, err
 			}
-			if end, err = p.blockBodies(chained, at, depth, false); err != nil {
+			if end, err = p.blockBodies(chained, depth, false); err != nil {
 				return ending{}, err
 			}
 			inverse = []node{*chained}

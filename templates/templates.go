@@ -48,11 +48,11 @@ func (s *Service) mountEmail(m *wire.Mux) {
 	const resource = "templates/{TemplateName}/EMAIL"
 	wire.Handle(m, pinpoint.CreateEmailTemplate, resource,
 		func(ctx context.Context, in *pinpoint.CreateEmailTemplateRequest) (*pinpoint.CreateEmailTemplateResponse, error) {
-			c, err := s.create(ctx, in.TemplateName, emailContent(in.EmailTemplateRequest))
+			b, err := s.create(ctx, in.TemplateName, emailContent(in.EmailTemplateRequest))
 			if err != nil {
 				return nil, err
 			}
-			return &pinpoint.CreateEmailTemplateResponse{CreateTemplateMessageBody: &pinpoint.CreateTemplateMessageBody{Arn: &c.arn, Message: &c.message, RequestID: &c.requestID}}, nil
+			return &pinpoint.CreateEmailTemplateResponse{CreateTemplateMessageBody: b}, nil
 		})
 	wire.Handle(m, pinpoint.GetEmailTemplate, resource,
 		func(ctx context.Context, in *pinpoint.GetEmailTemplateRequest) (*pinpoint.GetEmailTemplateResponse, error) {
@@ -78,11 +78,11 @@ func (s *Service) mountSMS(m *wire.Mux) {
 	const resource = "templates/{TemplateName}/SMS"
 	wire.Handle(m, pinpoint.CreateSmsTemplate, resource,
 		func(ctx context.Context, in *pinpoint.CreateSmsTemplateRequest) (*pinpoint.CreateSmsTemplateResponse, error) {
-			c, err := s.create(ctx, in.TemplateName, smsContent(in.SMSTemplateRequest))
+			b, err := s.create(ctx, in.TemplateName, smsContent(in.SMSTemplateRequest))
 			if err != nil {
 				return nil, err
 			}
-			return &pinpoint.CreateSmsTemplateResponse{CreateTemplateMessageBody: &pinpoint.CreateTemplateMessageBody{Arn: &c.arn, Message: &c.message, RequestID: &c.requestID}}, nil
+			return &pinpoint.CreateSmsTemplateResponse{CreateTemplateMessageBody: b}, nil
 		})
 	wire.Handle(m, pinpoint.GetSmsTemplate, resource,
 		func(ctx context.Context, in *pinpoint.GetSmsTemplateRequest) (*pinpoint.GetSmsTemplateResponse, error) {
@@ -108,11 +108,11 @@ func (s *Service) mountVoice(m *wire.Mux) {
 	const resource = "templates/{TemplateName}/VOICE"
 	wire.Handle(m, pinpoint.CreateVoiceTemplate, resource,
 		func(ctx context.Context, in *pinpoint.CreateVoiceTemplateRequest) (*pinpoint.CreateVoiceTemplateResponse, error) {
-			c, err := s.create(ctx, in.TemplateName, voiceContent(in.VoiceTemplateRequest))
+			b, err := s.create(ctx, in.TemplateName, voiceContent(in.VoiceTemplateRequest))
 			if err != nil {
 				return nil, err
 			}
-			return &pinpoint.CreateVoiceTemplateResponse{CreateTemplateMessageBody: &pinpoint.CreateTemplateMessageBody{Arn: &c.arn, Message: &c.message, RequestID: &c.requestID}}, nil
+			return &pinpoint.CreateVoiceTemplateResponse{CreateTemplateMessageBody: b}, nil
 		})
 	wire.Handle(m, pinpoint.GetVoiceTemplate, resource,
 		func(ctx context.Context, in *pinpoint.GetVoiceTemplateRequest) (*pinpoint.GetVoiceTemplateResponse, error) {
@@ -138,11 +138,11 @@ func (s *Service) mountPush(m *wire.Mux) {
 	const resource = "templates/{TemplateName}/PUSH"
 	wire.Handle(m, pinpoint.CreatePushTemplate, resource,
 		func(ctx context.Context, in *pinpoint.CreatePushTemplateRequest) (*pinpoint.CreatePushTemplateResponse, error) {
-			c, err := s.create(ctx, in.TemplateName, pushContent(in.PushNotificationTemplateRequest))
+			b, err := s.create(ctx, in.TemplateName, pushContent(in.PushNotificationTemplateRequest))
 			if err != nil {
 				return nil, err
 			}
-			return &pinpoint.CreatePushTemplateResponse{CreateTemplateMessageBody: &pinpoint.CreateTemplateMessageBody{Arn: &c.arn, Message: &c.message, RequestID: &c.requestID}}, nil
+			return &pinpoint.CreatePushTemplateResponse{CreateTemplateMessageBody: b}, nil
 		})
 	wire.Handle(m, pinpoint.GetPushTemplate, resource,
 		func(ctx context.Context, in *pinpoint.GetPushTemplateRequest) (*pinpoint.GetPushTemplateResponse, error) {
@@ -168,11 +168,11 @@ func (s *Service) mountInApp(m *wire.Mux) {
 	const resource = "templates/{TemplateName}/INAPP"
 	wire.Handle(m, pinpoint.CreateInAppTemplate, resource,
 		func(ctx context.Context, in *pinpoint.CreateInAppTemplateRequest) (*pinpoint.CreateInAppTemplateResponse, error) {
-			c, err := s.create(ctx, in.TemplateName, inAppContent(in.InAppTemplateRequest))
+			b, err := s.create(ctx, in.TemplateName, inAppContent(in.InAppTemplateRequest))
 			if err != nil {
 				return nil, err
 			}
-			return &pinpoint.CreateInAppTemplateResponse{TemplateCreateMessageBody: &pinpoint.TemplateCreateMessageBody{Arn: &c.arn, Message: &c.message, RequestID: &c.requestID}}, nil
+			return &pinpoint.CreateInAppTemplateResponse{TemplateCreateMessageBody: (*pinpoint.TemplateCreateMessageBody)(b)}, nil
 		})
 	wire.Handle(m, pinpoint.GetInAppTemplate, resource,
 		func(ctx context.Context, in *pinpoint.GetInAppTemplateRequest) (*pinpoint.GetInAppTemplateResponse, error) {

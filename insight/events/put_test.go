@@ -249,6 +249,8 @@ func TestPutEvents_request_that_is_wrong_as_a_whole(t *testing.T) {
 	r.refused("POST", "/events", `{"BatchItem":{"a":{"Endpoint":{},"Events":`+many(60, simple)+`},"b":{"Endpoint":{},"Events":`+many(41, simple)+`}}}`, "more than 100 events")
 	r.refused("POST", "/events", `{"BatchItem":`+many(101, `{"Endpoint":{}}`)+`}`, "more than 100 endpoints")
 	r.refused("POST", "/events", `{}`, "BatchItem")
+	r.refused("POST", "/events", ``, "required")
+	r.refused("POST", "/eventstream", ``, "required")
 	r.refused("POST", "/events", `{"BatchItem":{"ep":{"Events":7}}}`, "Events")
 	big := `{"EventType":"x",` + stamp + `,"AppTitle":"` + strings.Repeat("x", 900<<10) + `"}`
 	if status, text := r.call("POST", "/events", `{"BatchItem":{"ep":{"Endpoint":{},"Events":`+many(5, big)+`}}}`); status != 413 {

@@ -214,6 +214,9 @@ func TestRules(t *testing.T) {
 		status        int
 		why           string
 	}{
+		{"adm", ``, 400, "required"},
+		{"voice", `null`, 200, ""},
+		{"apns_voip_sandbox", ``, 200, ""},
 		{"adm", `{"ClientId":"c"}`, 400, "ClientSecret"},
 		{"adm", `{"ClientId":"","ClientSecret":""}`, 400, "ClientId"},
 		{"adm", `{"ClientId":"c","ClientSecret":"` + strings.Repeat("x", secretBytesMax+1) + `"}`, 400, "ClientSecret: longer"},

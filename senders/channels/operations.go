@@ -123,7 +123,8 @@ func (s *Service) mountAdm(m *wire.Mux) {
 		})
 	wire.Handle(m, pinpoint.UpdateAdmChannel, resource,
 		func(ctx context.Context, in *pinpoint.UpdateAdmChannelRequest) (*pinpoint.UpdateAdmChannelResponse, error) {
-			c, err := s.put(ctx, in.ApplicationId, TypeADM, in.ADMChannelRequest.Enabled, changeADM(in.ADMChannelRequest))
+			r := in.ADMChannelRequest
+			c, err := s.put(ctx, in.ApplicationId, TypeADM, r.Enabled, changeADM(r))
 			if err != nil {
 				return nil, err
 			}
@@ -152,7 +153,8 @@ func (s *Service) mountApns(m *wire.Mux) {
 		})
 	wire.Handle(m, pinpoint.UpdateApnsChannel, resource,
 		func(ctx context.Context, in *pinpoint.UpdateApnsChannelRequest) (*pinpoint.UpdateApnsChannelResponse, error) {
-			c, err := s.put(ctx, in.ApplicationId, TypeAPNS, in.APNSChannelRequest.Enabled, changeAPNS(in.APNSChannelRequest))
+			r := in.APNSChannelRequest
+			c, err := s.put(ctx, in.ApplicationId, TypeAPNS, r.Enabled, changeAPNS(r))
 			if err != nil {
 				return nil, err
 			}
@@ -183,7 +185,8 @@ func (s *Service) mountApnsSandbox(m *wire.Mux) {
 		})
 	wire.Handle(m, pinpoint.UpdateApnsSandboxChannel, resource,
 		func(ctx context.Context, in *pinpoint.UpdateApnsSandboxChannelRequest) (*pinpoint.UpdateApnsSandboxChannelResponse, error) {
-			c, err := s.put(ctx, in.ApplicationId, TypeAPNSSandbox, in.APNSSandboxChannelRequest.Enabled, changeAPNS((*pinpoint.APNSChannelRequest)(in.APNSSandboxChannelRequest)))
+			r := (*pinpoint.APNSChannelRequest)(in.APNSSandboxChannelRequest)
+			c, err := s.put(ctx, in.ApplicationId, TypeAPNSSandbox, r.Enabled, changeAPNS(r))
 			if err != nil {
 				return nil, err
 			}
@@ -214,7 +217,8 @@ func (s *Service) mountApnsVoip(m *wire.Mux) {
 		})
 	wire.Handle(m, pinpoint.UpdateApnsVoipChannel, resource,
 		func(ctx context.Context, in *pinpoint.UpdateApnsVoipChannelRequest) (*pinpoint.UpdateApnsVoipChannelResponse, error) {
-			c, err := s.put(ctx, in.ApplicationId, TypeAPNSVoip, in.APNSVoipChannelRequest.Enabled, changeAPNS((*pinpoint.APNSChannelRequest)(in.APNSVoipChannelRequest)))
+			r := (*pinpoint.APNSChannelRequest)(in.APNSVoipChannelRequest)
+			c, err := s.put(ctx, in.ApplicationId, TypeAPNSVoip, r.Enabled, changeAPNS(r))
 			if err != nil {
 				return nil, err
 			}
@@ -245,7 +249,8 @@ func (s *Service) mountApnsVoipSandbox(m *wire.Mux) {
 		})
 	wire.Handle(m, pinpoint.UpdateApnsVoipSandboxChannel, resource,
 		func(ctx context.Context, in *pinpoint.UpdateApnsVoipSandboxChannelRequest) (*pinpoint.UpdateApnsVoipSandboxChannelResponse, error) {
-			c, err := s.put(ctx, in.ApplicationId, TypeAPNSVoipSandbox, in.APNSVoipSandboxChannelRequest.Enabled, changeAPNS((*pinpoint.APNSChannelRequest)(in.APNSVoipSandboxChannelRequest)))
+			r := (*pinpoint.APNSChannelRequest)(in.APNSVoipSandboxChannelRequest)
+			c, err := s.put(ctx, in.ApplicationId, TypeAPNSVoipSandbox, r.Enabled, changeAPNS(r))
 			if err != nil {
 				return nil, err
 			}
@@ -274,7 +279,8 @@ func (s *Service) mountBaidu(m *wire.Mux) {
 		})
 	wire.Handle(m, pinpoint.UpdateBaiduChannel, resource,
 		func(ctx context.Context, in *pinpoint.UpdateBaiduChannelRequest) (*pinpoint.UpdateBaiduChannelResponse, error) {
-			c, err := s.put(ctx, in.ApplicationId, TypeBaidu, in.BaiduChannelRequest.Enabled, changeBaidu(in.BaiduChannelRequest))
+			r := in.BaiduChannelRequest
+			c, err := s.put(ctx, in.ApplicationId, TypeBaidu, r.Enabled, changeBaidu(r))
 			if err != nil {
 				return nil, err
 			}
@@ -303,7 +309,8 @@ func (s *Service) mountEmail(m *wire.Mux) {
 		})
 	wire.Handle(m, pinpoint.UpdateEmailChannel, resource,
 		func(ctx context.Context, in *pinpoint.UpdateEmailChannelRequest) (*pinpoint.UpdateEmailChannelResponse, error) {
-			c, err := s.put(ctx, in.ApplicationId, TypeEmail, in.EmailChannelRequest.Enabled, changeEmail(in.EmailChannelRequest))
+			r := in.EmailChannelRequest
+			c, err := s.put(ctx, in.ApplicationId, TypeEmail, r.Enabled, changeEmail(r))
 			if err != nil {
 				return nil, err
 			}
@@ -332,7 +339,8 @@ func (s *Service) mountGcm(m *wire.Mux) {
 		})
 	wire.Handle(m, pinpoint.UpdateGcmChannel, resource,
 		func(ctx context.Context, in *pinpoint.UpdateGcmChannelRequest) (*pinpoint.UpdateGcmChannelResponse, error) {
-			c, err := s.put(ctx, in.ApplicationId, TypeGCM, in.GCMChannelRequest.Enabled, changeGCM(in.GCMChannelRequest))
+			r := in.GCMChannelRequest
+			c, err := s.put(ctx, in.ApplicationId, TypeGCM, r.Enabled, changeGCM(r))
 			if err != nil {
 				return nil, err
 			}
@@ -361,7 +369,8 @@ func (s *Service) mountSms(m *wire.Mux) {
 		})
 	wire.Handle(m, pinpoint.UpdateSmsChannel, resource,
 		func(ctx context.Context, in *pinpoint.UpdateSmsChannelRequest) (*pinpoint.UpdateSmsChannelResponse, error) {
-			c, err := s.put(ctx, in.ApplicationId, TypeSMS, in.SMSChannelRequest.Enabled, changeSMS(in.SMSChannelRequest))
+			r := in.SMSChannelRequest
+			c, err := s.put(ctx, in.ApplicationId, TypeSMS, r.Enabled, changeSMS(r))
 			if err != nil {
 				return nil, err
 			}
