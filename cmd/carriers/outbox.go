@@ -208,6 +208,7 @@ td.body{max-width:28rem;white-space:nowrap;overflow:hidden;text-overflow:ellipsi
 <h1>Outbox</h1>
 <p>{{.Total}} messages went out. The latest are shown; ask for JSON to get all.</p>
 <table><tr><th>#</th><th>Time</th><th>Region</th><th>Channel</th><th>From</th><th>To</th><th>Subject</th><th>Body</th></tr>
-{{range .Messages}}<tr><td>{{.N}}</td><td>{{.Time.Format "15:04:05.000"}}</td><td>{{.Region}}</td><td>{{.Channel}}</td><td>{{.From}}</td><td>{{.To}}</td><td>{{.Subject}}</td><td class="body">{{.Body}}</td></tr>
+{{range .Messages}}<tr><td>{{.N}}</td><td>{{.Time.Format "15:04:05.000"}}</td><td>{{.Region}}</td><td>{{.Channel}}</td>
+<td>{{.From}}</td><td>{{.To}}</td><td>{{.Subject}}</td><td class="body">{{.Body}}</td></tr>
 {{else}}<tr><td colspan="8">Nothing yet.</td></tr>{{end}}
 </table></body></html>`))

@@ -309,7 +309,9 @@ func (b *benchmark) storeAlone(ctx context.Context, name, postgres string, oneBy
 	ended := make(chan error, 1)
 	go func() { ended <- st.Run(running) }()
 	defer func() { stop(); <-ended }()
-	room := endpoints.New(endpoints.Config{}, st, wire.NewTokens(make([]byte, 32), time.Now), aws.NewIDs(rand.NewChaCha8([32]byte{1})), time.Now, slog.New(slog.DiscardHandler))
+	quiet := slog.New(slog.DiscardHandler)
+	tokens, ids := wire.NewTokens(make([]byte, 32), time.Now), aws.NewIDs(rand.NewChaCha8([32]byte{1}))
+	room := endpoints.New(endpoints.Config{}, st, tokens, ids, time.Now, quiet)
 	app := fmt.Sprintf("%032x", 0xbe9c)
 	var n atomic.Int64
 	var firstErr error

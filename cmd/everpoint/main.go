@@ -1,5 +1,3 @@
-// Command everpoint is the whole product in one binary: a node, the laptop
-// edition, and the operator's commands. `everpoint help` lists them.
 package main
 
 import (

@@ -31,6 +31,10 @@ import (
 	"github.com/everpoint/everpoint/aws/wire"
 	"github.com/everpoint/everpoint/delivery"
 	"github.com/everpoint/everpoint/door"
+	"github.com/everpoint/everpoint/insight/events"
+	"github.com/everpoint/everpoint/outreach/campaigns"
+	"github.com/everpoint/everpoint/senders/channels"
+	"github.com/everpoint/everpoint/state/eventlog"
 	"github.com/everpoint/everpoint/state/queue"
 	"github.com/everpoint/everpoint/state/store"
 	"github.com/everpoint/everpoint/templates"
@@ -50,6 +54,8 @@ type World struct {
 	Fault func(point string) error
 	// Tune changes delivery's settings.
 	Tune func(*delivery.Config)
+	// NoDoor leaves the door unopened: requests come through its Handler.
+	NoDoor bool
 }
 
 func (w World) withDefaults() World {
@@ -141,6 +147,7 @@ func (n *Node) assemble(w World) error {
 
 	// Floor 1: work and facts.
 	n.Queue = queue.New(queue.Config{Node: cfg.Node}, st, w.Now, w.Chance, log)
+	facts := eventlog.New(eventlog.Config{Node: cfg.Node}, st, w.Now, log)
 
 	// Floors 2 and 3: whose it is; whom, what, and from where.
 	appRoom := apps.New(apps.Config{}, st, tokens, ids, w.Now, log)
@@ -153,6 +160,7 @@ func (n *Node) assemble(w World) error {
 	}
 	imports := endpoints.NewImports(reading, endpointRoom, segmentRoom, log)
 	templateRoom := templates.New(st, ids, tokens, w.Now)
+	channelRoom := channels.New(channels.Config{}, st, w.Now)
 
 	// Floor 4: the one way out.
 	heard := &hearing{}
@@ -168,10 +176,23 @@ func (n *Node) assemble(w World) error {
 	heard.to.Store(n.Delivery)
 	n.Delivery.Mount()
 
+	// Floor 5: who decides to speak, and who tells what happened.
+	campaignRoom := campaigns.New(campaigns.Config{}, st, n.Queue, n.Delivery, n.Index, segments.Load, tokens, ids, w.Now, log)
+	eventRoom := events.New(events.Config{}, st, endpointRoom, w.Now, log)
+	if cfg.Events.Dir != "" {
+		events.NewFiles(events.FilesConfig{Dir: cfg.Events.Dir, AllApps: cfg.Events.AllApps}, st, w.Now, log).Register(facts)
+	}
+
 	for _, room := range []interface{ Mount(*wire.Mux) }{
-		appRoom, endpointRoom, segmentRoom, imports, templateRoom, &administration{n, tokens},
+		appRoom, endpointRoom, segmentRoom, imports, templateRoom, channelRoom, campaignRoom, eventRoom,
+		&administration{n, tokens},
 	} {
 		room.Mount(n.Mux)
+	}
+	for _, contents := range [][]apps.Content{
+		endpoints.Contents(), endpoints.ImportContents(), segments.Contents(), channels.Contents(), campaigns.Contents(), events.Contents(),
+	} {
+		appRoom.Contains(contents...)
 	}
 
 	// Floor 6: the street side.
@@ -192,8 +213,10 @@ func (n *Node) assemble(w World) error {
 		{{"store", st.Run}, {"collector", tuneCollector}},
 		carriers,
 		{{"audience index", n.Index.Run}},
-		{{"queue", n.Queue.Run}, {"imports", imports.Run}, {"apps", appRoom.Run}, {"endpoints", endpointRoom.Run}},
-		{{"door", n.Door.Run}},
+		{{"queue", n.Queue.Run}, {"imports", imports.Run}, {"apps", appRoom.Run}, {"endpoints", endpointRoom.Run}, {"events", eventRoom.Run}, {"eventlog", facts.Run}},
+	}
+	if !w.NoDoor {
+		n.floors = append(n.floors, []runner{{"door", n.Door.Run}})
 	}
 	return nil
 }

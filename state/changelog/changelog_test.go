@@ -2,6 +2,7 @@ package changelog
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -212,6 +213,37 @@ func TestClock_is_above_what_it_has_seen_and_refuses_skew(t *testing.T) {
 	}
 	if err := c.Observe(Stamp{uint64(now.Add(SkewMax+time.Second).UnixMilli()) << 16, "b"}); err == nil {
 		t.Error("a stamp far ahead was accepted")
+	}
+}
+
+func TestClock_does_not_repeat_itself_in_its_next_life(t *testing.T) {
+	now := time.UnixMilli(1_700_000_000_000)
+	var durable uint64
+	live := func() *Clock {
+		c := NewClock("a", func() time.Time { return now })
+		c.Keep(durable, func(upTo uint64) error { durable = upTo; return nil })
+		return c
+	}
+	seen := map[Stamp]bool{}
+	for life := range 5 {
+		c := live()
+		for range 1000 {
+			s := c.Next()
+			if seen[s] {
+				t.Fatalf("life %d took %s again", life, s)
+			}
+			if s.Clock > durable {
+				t.Fatalf("life %d took %s before it was reserved", life, s)
+			}
+			seen[s] = true
+		}
+		now = now.Add(-time.Millisecond) // the node's time goes back
+	}
+	c := live()
+	c.Keep(durable, func(uint64) error { return errors.New("disk full") })
+	c.Next(Stamp{durable + 1, "b"})
+	if c.Err() == nil {
+		t.Error("a stamp that could not be reserved is not reported")
 	}
 }
 

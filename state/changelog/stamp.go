@@ -42,8 +42,33 @@ type Clock struct {
 	region string
 	now    func() time.Time
 
-	mu   sync.Mutex
-	last uint64
+	mu      sync.Mutex
+	last    uint64
+	limit   uint64 // stamps up to here are reserved; meaningful when reserve is set
+	reserve func(upTo uint64) error
+	err     error
+}
+
+// ReserveAhead is how far beyond the present a clock reserves stamps at a time.
+const ReserveAhead = 5 * time.Second
+
+// Keep makes the clock never repeat itself over restarts, even if the node's
+// time went back or stood still: it goes on above last, what an earlier life
+// had reserved, and calls reserve before it takes a stamp above what is
+// reserved. reserve must have made the number durable when it returns.
+func (c *Clock) Keep(last uint64, reserve func(upTo uint64) error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = max(c.last, last)
+	c.limit, c.reserve = c.last, reserve
+}
+
+// Err is why stamps could not be reserved; nil when they could. Stamps that
+// were taken since must not be made durable.
+func (c *Clock) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
 }
 
 // NewClock returns a clock for the Region that reads now.
@@ -62,6 +87,12 @@ func (c *Clock) Next(seen ...Stamp) Stamp {
 	next := max(uint64(c.now().UnixMilli())<<16, c.last+1)
 	for _, s := range seen {
 		next = max(next, s.Clock+1)
+	}
+	if c.reserve != nil && next > c.limit {
+		upTo := next + uint64(ReserveAhead.Milliseconds())<<16
+		if c.err = c.reserve(upTo); c.err == nil {
+			c.limit = upTo
+		}
 	}
 	c.last = next
 	return Stamp{next, c.region}

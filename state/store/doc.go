@@ -38,6 +38,12 @@
 // is behind that, or its chain is another, the store takes a new incarnation,
 // which is part of every block's identity, and says so.
 //
+// # Stamps
+//
+// Every stamp a node takes is above every stamp of its earlier lives, even if
+// its time went back meanwhile: the file clock, beside the database, holds how
+// far stamps are reserved. Row keys may therefore be made of stamps.
+//
 // Guarantees: what Update acknowledged is on disk and survives kill -9; blocks
 // become visible in order; a block exists if and only if its rows do; a reader
 // that sees a row can find its change at or below the stream's head.

@@ -181,6 +181,9 @@ func (s *Store) try(ctx context.Context, reqs []*request, named []place) (wrote 
 	if b.empty() {
 		return nil, nil
 	}
+	if err := s.clock.Err(); err != nil {
+		return g.order, fmt.Errorf("reserve stamps: %w", err)
+	}
 	if err := s.fault("write"); err != nil {
 		return g.order, err
 	}
@@ -310,14 +313,22 @@ func (g *group) prefetch(reqs []*request, named []place) error {
 	return nil
 }
 
-// lockOf spreads names over PostgreSQL's advisory lock numbers (FNV-1a).
+// lockOf spreads names over a bounded number of PostgreSQL's advisory locks
+// (FNV-1a), which a server keeps in a table of fixed size: a commit of many rows
+// may hold all of them. Two names in one lock wait for each other, no more.
 func lockOf(name string) int64 {
 	h := uint64(14695981039346656037)
 	for i := range len(name) {
 		h = (h ^ uint64(name[i])) * 1099511628211
 	}
-	return int64(h)
+	h ^= h >> 29
+	return lockBase + int64(h%lockBuckets)
 }
+
+const (
+	lockBuckets = 2048
+	lockBase    = setupLock << 16 // apart from the lock under which the schema is made
+)
 
 // hold keeps a row of the database for the group, unless the group has its own.
 func (g *group) hold(r *stored) error {

@@ -111,6 +111,9 @@ func Open(ctx context.Context, cfg Config, keys *Keys, now func() time.Time, log
 		s.engine, err = openPostgres(ctx, cfg.PostgresURL)
 	}
 	if err == nil {
+		err = s.keepClock()
+	}
+	if err == nil {
 		err = s.settle(ctx)
 	}
 	if err != nil {

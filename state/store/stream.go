@@ -12,6 +12,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -228,4 +230,22 @@ func (s *Store) saveLineage() error {
 		return nil
 	}
 	return writeFile(s.lineagePath(), data, 0o600)
+}
+
+// keepClock makes the clock go on above what this node reserved in its earlier
+// lives.
+func (s *Store) keepClock() error {
+	path := filepath.Join(s.cfg.Dir, "clock")
+	last := uint64(0)
+	data, err := os.ReadFile(path)
+	if err == nil {
+		last, err = strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read reserved stamps: %w", err)
+	}
+	s.clock.Keep(last, func(upTo uint64) error {
+		return writeFile(path, strconv.AppendUint(nil, upTo, 10), 0o600)
+	})
+	return nil
 }
