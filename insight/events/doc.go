@@ -9,6 +9,10 @@
 // whose patch was refused is still an event, save where the endpoint's id
 // itself cannot be one. An absent Endpoint is an empty one.
 //
+// Names that begin with an underscore are the original's; ones it does not know
+// are taken too. Those by which the service tells what it did (_email., _SMS.,
+// the sends of campaigns and journeys) are refused: see isTold.
+//
 // An event that comes again within 24 hours is accepted and not told twice.
 // Clients retry, after a failover too; but many also give the same id to every
 // event. So an event is the same only if endpoint, id and everything the client

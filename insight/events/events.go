@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -153,7 +154,7 @@ func (o *owners) check(r store.Reader, account, app string) error {
 		if o.apps == nil || len(o.apps) >= rememberedMax {
 			o.apps = map[string]owner{}
 		}
-		o.apps[app] = known
+		o.apps[strings.Clone(app)] = known
 		o.mu.Unlock()
 	}
 	if known.account == "" || known.account != account {

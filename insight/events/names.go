@@ -76,7 +76,7 @@ func (m *namesMemory) load(r store.Reader, app string) (*names, error) {
 	if m.apps == nil || len(m.apps) >= rememberedMax {
 		m.apps = map[string]*names{}
 	}
-	m.apps[app] = n
+	m.apps[strings.Clone(app)] = n
 	m.mu.Unlock()
 	return n, nil
 }

@@ -215,6 +215,11 @@ func TestPutEvents_rules(t *testing.T) {
 		{session(`"Id":"s","StartTimestamp":"x"`), "Session StartTimestamp is not an ISO 8601 instant"},
 		{session(`"Id":"s","StartTimestamp":"2026-11-02T09:00:00.000Z","StopTimestamp":"x"`), "Session StopTimestamp is not an ISO 8601 instant"},
 		{`{"EventType":"_anything.new",` + stamp + `}`, ""},
+		{`{"EventType":"_campaign.opened_notification",` + stamp + `,"Attributes":{"campaign_id":"c"}}`, ""},
+		{`{"EventType":"_campaign.send",` + stamp + `}`, "EventType is one that the service itself reports"},
+		{`{"EventType":"_journey.send",` + stamp + `}`, "EventType is one that the service itself reports"},
+		{`{"EventType":"_email.hardbounce",` + stamp + `}`, "EventType is one that the service itself reports"},
+		{`{"EventType":"_SMS.SUCCESS",` + stamp + `}`, "EventType is one that the service itself reports"},
 	} {
 		// A good neighbour is not disturbed.
 		id := fmt.Sprint("e", i)

@@ -28,6 +28,8 @@ func (l *Limits) check(e *pinpoint.Event) (at time.Time, why string) {
 		return at, "Missing EventType"
 	case longer(e.EventType, eventTypeLengthMax):
 		return at, fmt.Sprintf("EventType is longer than %d characters", eventTypeLengthMax)
+	case isTold(e.EventType):
+		return at, "EventType is one that the service itself reports"
 	case e.Timestamp == "":
 		return at, "Missing Timestamp"
 	}
@@ -58,6 +60,16 @@ func (l *Limits) check(e *pinpoint.Event) (at time.Time, why string) {
 		return at, checkSession(e.Session)
 	}
 	return at, ""
+}
+
+// isTold reports whether records of a type tell what the service did. Whoever
+// follows the log acts on them, and apps call PutEvents with the credentials of
+// guests: they must not be able to tell a delivery or a bounce.
+//
+// Source: channels-and-events 9.3 to 9.6.
+func isTold(eventType string) bool {
+	return eventType == "_campaign.send" || eventType == "_journey.send" ||
+		strings.HasPrefix(eventType, "_email.") || strings.HasPrefix(eventType, "_SMS.")
 }
 
 func (l *Limits) checkKey(key, what string) string {
