@@ -77,7 +77,7 @@ start_local() {
     local_pid=$!
     deadline=$((SECONDS + start_seconds_max))
     while command kill -0 "$local_pid" 2>/dev/null && ((SECONDS < deadline)); do
-      if grep -q ready "$dir/local.out"; then return; fi
+      if grep -qs ready "$dir/local.out"; then return; fi
       sleep 0.1
     done
     command kill -TERM "$local_pid" 2>/dev/null || true

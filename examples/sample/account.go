@@ -49,6 +49,9 @@ type Account struct {
 	// UnsureMissing are recipients that must be reached, are not in the outbox, and
 	// are listed as ambiguous: nobody can know.
 	UnsureMissing int
+	// UnsureFailed are endpoints whose mail cannot be made and that are listed: the
+	// node was killed between their intent and the attempt.
+	UnsureFailed int
 
 	Problems []string // why it does not add up; empty when it does
 }
@@ -77,6 +80,9 @@ func Reconcile(people []Endpoint, messages []Message, ambiguous []AmbiguousSend,
 	for i := range people {
 		e := &people[i]
 		a.Expected[e.Fate]++
+		if e.Fate == Unrenderable && listedEndpoint[e.ID] {
+			a.UnsureFailed++
+		}
 		known[e.Address] = true
 		if e.Fate == Reached {
 			if other := reachable[e.Address]; other != nil {
@@ -147,8 +153,10 @@ func (a *Account) compare() {
 		}
 	}
 	equal("targets", says.Targets, targets)
-	equal("failed", says.Failed, a.Expected[Unrenderable])
-	equal("sent or left ambiguous", says.Sent+says.AmbiguousLeft, a.Expected[Reached])
+	equal("sent, failed or left ambiguous", says.Sent+says.Failed+says.AmbiguousLeft, a.Expected[Reached]+a.Expected[Unrenderable])
+	if most := a.Expected[Unrenderable]; says.Failed > int64(most) || says.Failed < int64(most-a.UnsureFailed) {
+		a.problem("failed: Everpoint says %d, the file says %d, of whom %d are listed as ambiguous", says.Failed, most, a.UnsureFailed)
+	}
 	held := map[string]int64{}
 	for _, f := range []Fate{OptedOut, Inactive} {
 		if n := a.Expected[f]; n > 0 {

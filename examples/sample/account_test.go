@@ -88,6 +88,7 @@ func TestReconcile(t *testing.T) {
 	}
 	listed := AmbiguousSend{MessageId: clean[5].MessageID, EndpointId: endpoint(clean[5]), Decision: "RESENT"}
 	optedOut := people[slices.IndexFunc(people, func(e Endpoint) bool { return e.Fate == OptedOut })]
+	unrenderable := people[slices.IndexFunc(people, func(e Endpoint) bool { return e.Fate == Unrenderable })]
 	tests := []struct {
 		name      string
 		change    func(m []Message, s *Reconciliation) []Message
@@ -123,6 +124,16 @@ func TestReconcile(t *testing.T) {
 				return slices.Delete(m, 5, 6)
 			},
 			ambiguous: []AmbiguousSend{listed},
+		},
+		{
+			name:      "a_mail_that_cannot_be_made_may_be_listed",
+			change:    func(m []Message, s *Reconciliation) []Message { s.Failed--; s.AmbiguousLeft++; return m },
+			ambiguous: []AmbiguousSend{{MessageId: "u", EndpointId: unrenderable.ID}},
+		},
+		{
+			name:    "a_failure_that_is_counted_as_sent_does_not_add_up",
+			change:  func(m []Message, s *Reconciliation) []Message { s.Failed--; s.Sent++; return m },
+			problem: "failed: Everpoint says",
 		},
 		{
 			name:    "a_missing_recipient_does_not",
