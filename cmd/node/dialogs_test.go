@@ -251,9 +251,10 @@ func firstLine(s string) string {
 	return ""
 }
 
-// givenLine is a call: "name.Member = 3x other: PUT /v1/... {body}", of which
-// only method and path are needed. Member is Id when it is left out.
-var givenLine = regexp.MustCompile(`^(?:([a-z][a-z0-9]*)(?:\.([A-Za-z]+))? = )?(?:([0-9]+)x )?(?:([a-z]+): )?([A-Z]+) (\S+)(?: (.*))?$`)
+// givenLine is a call: "name.Member = 3x until Member=X PUT /v1/... {body}", of
+// which only method and path are needed. Member is Id when it is left out, and
+// may be a path such as Item.0.Id.
+var givenLine = regexp.MustCompile(`^(?:([a-z][a-z0-9]*)(?:\.([A-Za-z0-9.]+))? = )?(?:([0-9]+)x )?(?:until ([A-Za-z0-9.]+)=(\S+) )?([A-Z]+) (\S+)(?: (.*))?$`)
 
 // given makes one call that must succeed.
 func (d *dialog) given(line string) {
@@ -265,19 +266,18 @@ func (d *dialog) given(line string) {
 	if m == nil {
 		d.t.Fatalf("given: cannot read %q", line)
 	}
-	name, member, times, caller, body := m[1], m[2], 1, "owner", d.fill(m[7])
+	name, member, times, body := m[1], m[2], 1, d.fill(m[8])
 	if member == "" {
 		member = "Id"
 	}
 	if m[3] != "" {
 		times, _ = strconv.Atoi(m[3])
 	}
-	if m[4] != "" {
-		caller = m[4]
-	}
 	for i := range times {
-		path, body := strings.ReplaceAll(d.fill(m[6]), "#", strconv.Itoa(i)), strings.ReplaceAll(body, "#", strconv.Itoa(i))
-		resp := d.send(&said{method: m[5], target: path, body: []byte(body), caller: caller, region: dialogRegion})
+		path, body := strings.ReplaceAll(d.fill(m[7]), "#", strconv.Itoa(i)), strings.ReplaceAll(body, "#", strconv.Itoa(i))
+		resp := d.exchange(&said{
+			method: m[6], target: path, body: []byte(body), caller: "owner", region: dialogRegion, untilMember: m[4], untilEquals: m[5],
+		})
 		if resp.Code >= 300 {
 			d.t.Fatalf("given: %s: %d %s", line, resp.Code, resp.Body)
 		}
@@ -289,21 +289,35 @@ func (d *dialog) given(line string) {
 
 func (d *dialog) save(name, member string, body []byte) {
 	d.t.Helper()
-	value, ok := memberOf(body, member)
-	if !ok || value == "" {
+	value := memberOf(body, member)
+	if value == "" {
 		d.t.Fatalf("the response has no %s to save: %s", member, body)
 	}
 	d.saved[name] = value
 }
 
-// memberOf reads a top-level text of a JSON document.
-func memberOf(body []byte, member string) (string, bool) {
-	var all map[string]any
-	if json.Unmarshal(body, &all) != nil {
-		return "", false
+// memberOf reads a text of a JSON document, such as Item.0.Id; "" if none.
+func memberOf(body []byte, path string) string {
+	var at any
+	if json.Unmarshal(body, &at) != nil {
+		return ""
 	}
-	value, ok := all[member].(string)
-	return value, ok
+	for name := range strings.SplitSeq(path, ".") {
+		switch in := at.(type) {
+		case map[string]any:
+			at = in[name]
+		case []any:
+			i, err := strconv.Atoi(name)
+			if err != nil || i >= len(in) {
+				return ""
+			}
+			at = in[i]
+		default:
+			return ""
+		}
+	}
+	text, _ := at.(string)
+	return text
 }
 
 var (
@@ -370,21 +384,7 @@ func (d *dialog) ask(operation, text string) (told, verdict string) {
 	d.t.Helper()
 	s := d.read(text)
 	d.knows(operation, s)
-	resp := d.send(s)
-	if s.untilMember != "" {
-		deadline, tick := time.Now().Add(untilMax), time.NewTicker(untilTick)
-		defer tick.Stop()
-		for {
-			if value, _ := memberOf(resp.Body.Bytes(), s.untilMember); value == s.untilEquals {
-				break
-			}
-			if time.Now().After(deadline) {
-				d.t.Fatalf("%s did not become %s: %s", s.untilMember, s.untilEquals, resp.Body)
-			}
-			<-tick.C
-			resp = d.send(s)
-		}
-	}
+	resp := d.exchange(s)
 	if s.saveName != "" {
 		d.save(s.saveName, s.saveMember, resp.Body.Bytes())
 	}
@@ -405,8 +405,26 @@ func exceptionOf(resp *httptest.ResponseRecorder) string {
 	if m := xmlCode.FindSubmatch(resp.Body.Bytes()); m != nil {
 		return string(m[1])
 	}
-	name, _ := memberOf(resp.Body.Bytes(), "__type")
-	return name
+	return memberOf(resp.Body.Bytes(), "__type")
+}
+
+// exchange sends a request, and again until the response is as it says.
+func (d *dialog) exchange(s *said) *httptest.ResponseRecorder {
+	d.t.Helper()
+	resp := d.send(s)
+	if s.untilMember == "" {
+		return resp
+	}
+	deadline, tick := time.Now().Add(untilMax), time.NewTicker(untilTick)
+	defer tick.Stop()
+	for memberOf(resp.Body.Bytes(), s.untilMember) != s.untilEquals {
+		if time.Now().After(deadline) {
+			d.t.Fatalf("%s did not become %s: %s", s.untilMember, s.untilEquals, resp.Body)
+		}
+		<-tick.C
+		resp = d.send(s)
+	}
+	return resp
 }
 
 // read takes a request section apart.
