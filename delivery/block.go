@@ -249,7 +249,8 @@ func (j *job) candidate(r store.Reader, i int) (*candidate, error) {
 func (j *job) user(r interface {
 	store.Reader
 	endpoints.Blinder
-}, e *endpoints.Endpoint) (*endpoints.User, error) {
+}, e *endpoints.Endpoint,
+) (*endpoints.User, error) {
 	if e == nil || e.UserID == "" {
 		return nil, nil
 	}

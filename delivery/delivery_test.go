@@ -349,11 +349,15 @@ func TestOutcome_decides_what_becomes_of_a_message(t *testing.T) {
 		"accepted":               {once(outcome(courier.Accepted, "250")), "", want{sends: 1, sent: 1, facts: "_campaign.send _email.send"}},
 		"refused":                {once(outcome(courier.Refused, "550")), "", want{sends: 1, failed: 1, facts: "_campaign.send _email.hardbounce _email.send"}},
 		"deferred then accepted": {once(outcome(courier.Deferred, "451")), "", want{sends: 2, sent: 1, facts: "_campaign.send _email.send"}},
-		"deferred for ever": {func(int, *courier.Message) courier.Outcome { return outcome(courier.Deferred, "451") }, "",
-			want{sends: 12, failed: 1, facts: "_campaign.send _email.send _email.softbounce"}},
+		"deferred for ever": {
+			func(int, *courier.Message) courier.Outcome { return outcome(courier.Deferred, "451") }, "",
+			want{sends: 12, failed: 1, facts: "_campaign.send _email.send _email.softbounce"},
+		},
 		"unknown and left": {once(outcome(courier.Unknown, "conn")), "", want{sends: 1, left: 1, ambiguous: 1, facts: "_campaign.send"}},
-		"unknown and sent again": {once(outcome(courier.Unknown, "conn")), Resend,
-			want{sends: 2, sent: 1, resent: 1, ambiguous: 1, facts: "_campaign.send _email.send"}},
+		"unknown and sent again": {
+			once(outcome(courier.Unknown, "conn")), Resend,
+			want{sends: 2, sent: 1, resent: 1, ambiguous: 1, facts: "_campaign.send _email.send"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in(t, func(t *testing.T, w *world) {
@@ -612,8 +616,10 @@ func TestMail_is_the_same_when_it_is_made_again(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &draft{messageID: "m-1", channel: ChannelEmail, address: "a@tea.example", at: time.Date(2026, 1, 10, 12, 0, 0, 0, time.UTC),
-		vars: recipientVars{&endpoints.Endpoint{ID: "<e1>"}, nil}}
+	d := &draft{
+		messageID: "m-1", channel: ChannelEmail, address: "a@tea.example", at: time.Date(2026, 1, 10, 12, 0, 0, 0, time.UTC),
+		vars: recipientVars{&endpoints.Endpoint{ID: "<e1>"}, nil},
+	}
 	first, err := c.render(d)
 	if err != nil {
 		t.Fatal(err)

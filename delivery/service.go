@@ -220,9 +220,27 @@ func (s *Service) origin(m *SMS, to string) (n Number, ok bool) {
 // whose country is certain; empty when it is not.
 func countryOf(number string) string {
 	for _, c := range [...]struct{ code, country string }{
-		{"+44", "GB"}, {"+49", "DE"}, {"+33", "FR"}, {"+34", "ES"}, {"+39", "IT"}, {"+61", "AU"}, {"+81", "JP"},
-		{"+91", "IN"}, {"+55", "BR"}, {"+52", "MX"}, {"+31", "NL"}, {"+32", "BE"}, {"+41", "CH"}, {"+43", "AT"},
-		{"+46", "SE"}, {"+47", "NO"}, {"+45", "DK"}, {"+48", "PL"}, {"+351", "PT"}, {"+353", "IE"}, {"+358", "FI"},
+		{"+44", "GB"},
+		{"+49", "DE"},
+		{"+33", "FR"},
+		{"+34", "ES"},
+		{"+39", "IT"},
+		{"+61", "AU"},
+		{"+81", "JP"},
+		{"+91", "IN"},
+		{"+55", "BR"},
+		{"+52", "MX"},
+		{"+31", "NL"},
+		{"+32", "BE"},
+		{"+41", "CH"},
+		{"+43", "AT"},
+		{"+46", "SE"},
+		{"+47", "NO"},
+		{"+45", "DK"},
+		{"+48", "PL"},
+		{"+351", "PT"},
+		{"+353", "IE"},
+		{"+358", "FI"},
 	} {
 		if strings.HasPrefix(number, c.code) {
 			return c.country

@@ -244,7 +244,7 @@ func (r *Region) Call(service, method, path string, in, out any) error {
 			return err
 		}
 	}
-	req := httptest.NewRequest(method, "http://node.sim"+path, bytes.NewReader(body))
+	req := httptest.NewRequestWithContext(context.Background(), method, "http://node.sim"+path, bytes.NewReader(body))
 	req.Header.Set("Content-Type", "application/json")
 	if err := sigv4.Sign(req, sha256.Sum256(body), sigv4.Credentials{AccessKeyID: keyID, Secret: secret}, region, service, time.Now()); err != nil {
 		return err

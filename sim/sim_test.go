@@ -94,7 +94,7 @@ func TestJudges_find_a_broken_ledger(t *testing.T) {
 				return err
 			}
 			defer db.Close()
-			_, err = db.Exec("DELETE FROM doc WHERE kind = ?", kind) //nolint:noctx // a test's own file
+			_, err = db.Exec("DELETE FROM doc WHERE kind = ?", kind)
 			return err
 		}
 	}

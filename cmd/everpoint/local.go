@@ -294,6 +294,8 @@ func writePEM(path, kind string, der []byte) error {
 	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
 }
 
+var errEndedEarly = errors.New("it did not come to answer")
+
 // startTimeout bounds how long a process may take to answer.
 const startTimeout = 60 * time.Second
 
@@ -340,7 +342,7 @@ func (l *laptop) start(ctx context.Context, name string) error {
 		}
 		select {
 		case err := <-exited:
-			return fmt.Errorf("%s ended (%v); see %s", name, err, l.path(name+".log"))
+			return fmt.Errorf("%s ended: %w; see %s", name, errors.Join(err, errEndedEarly), l.path(name+".log"))
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(50 * time.Millisecond):

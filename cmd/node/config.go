@@ -3,13 +3,13 @@ package node
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"time"
 )
 
 // Config is a node's configuration file. Relative paths are below the file's
@@ -160,18 +160,18 @@ func (c *Config) settle(base string) error {
 	if c.Node == "" {
 		host, err := os.Hostname()
 		if err != nil {
-			return fmt.Errorf("Node: not given, and the host has no name: %w", err)
+			return fmt.Errorf("member Node: not given, and the host has no name: %w", err)
 		}
 		c.Node = host
 	}
 	if strings.ContainsAny(c.Node, "/\x00 ") || len(c.Node) > 64 {
-		return fmt.Errorf("Node: %q must be at most 64 characters without slash or space", c.Node)
+		return fmt.Errorf("member Node: %q must be at most 64 characters without slash or space", c.Node)
 	}
 	if !regionPattern.MatchString(c.Region) {
-		return fmt.Errorf("Region: %q is not a Region's name, such as us-east-1", c.Region)
+		return fmt.Errorf("member Region: %q is not a Region's name, such as us-east-1", c.Region)
 	}
 	if c.Dir == "" {
-		return fmt.Errorf("Dir: required")
+		return errors.New("member Dir: required")
 	}
 	if c.KeysDir == "" {
 		c.KeysDir = filepath.Join(c.Dir, "keys")
@@ -180,11 +180,11 @@ func (c *Config) settle(base string) error {
 		c.Door.Listen = "127.0.0.1:8443"
 	}
 	if len(c.Account) == 0 {
-		return fmt.Errorf("Account: at least one is required")
+		return errors.New("member Account: at least one is required")
 	}
 	for i := range c.Account {
 		if !accountPattern.MatchString(c.Account[i].ID) {
-			return fmt.Errorf("Account[%d].ID: %q is not 12 digits", i, c.Account[i].ID)
+			return fmt.Errorf("member Account[%d].ID: %q is not 12 digits", i, c.Account[i].ID)
 		}
 		below(&c.Account[i].SecretFile)
 	}
@@ -192,19 +192,19 @@ func (c *Config) settle(base string) error {
 	for i := range c.Routes {
 		r := &c.Routes[i]
 		if r.Name == "" || len(r.Addresses) == 0 {
-			return fmt.Errorf("Routes[%d]: Name and Addresses are required", i)
+			return fmt.Errorf("member Routes[%d]: Name and Addresses are required", i)
 		}
 		routes[r.Name] = true
 		below(&r.PasswordFile)
 	}
 	for i, n := range c.Numbers {
 		if n.Number == "" || !routes[n.Route] {
-			return fmt.Errorf("Numbers[%d]: Number is required and Route %q must be one of Routes", i, n.Route)
+			return fmt.Errorf("member Numbers[%d]: Number is required and Route %q must be one of Routes", i, n.Route)
 		}
 	}
 	if c.Mail != nil {
 		if c.Mail.Addr == "" {
-			return fmt.Errorf("Mail.Addr: required")
+			return errors.New("member Mail.Addr: required")
 		}
 		if c.Mail.Name == "" {
 			c.Mail.Name = c.Region + ".everpoint"
@@ -221,7 +221,7 @@ func (c *Config) settle(base string) error {
 	switch c.LogLevel {
 	case "", "debug", "info", "warn", "error":
 	default:
-		return fmt.Errorf("LogLevel: %q is not debug, info, warn or error", c.LogLevel)
+		return fmt.Errorf("member LogLevel: %q is not debug, info, warn or error", c.LogLevel)
 	}
 	return nil
 }
@@ -237,6 +237,3 @@ func secret(path string) (string, error) {
 	}
 	return strings.TrimSpace(string(data)), nil
 }
-
-// drainTimeout bounds how long a stopping node waits for what is under way.
-const drainTimeout = 30 * time.Second

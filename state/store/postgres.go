@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,8 +20,8 @@ type postgresEngine struct {
 	texts map[string]string
 	pool  *pgxpool.Pool
 
-	mu   sync.Mutex
-	conn *pgx.Conn // the writer's; nil when it has to be made again
+	// The writer's alone.
+	conn *pgx.Conn // nil when it has to be made again
 	ids  int64     // the next id of the run this node holds
 	last int64     // the last id of the run
 }
