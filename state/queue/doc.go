@@ -4,27 +4,47 @@
 // Work is written by the update that makes it necessary and removed by the
 // update that does it, so it is done if and only if its effect is there. A
 // worker may still see the same work twice (its node died after the effect's
-// commit was sent), so effects carry a key.
+// commit was sent), so effects that no update holds carry a key.
 //
 // The states of one piece of work:
 //
 //	     Enqueue                Complete
 //	──────────────▶ waiting ──▶ leased ──────────▶ gone
-//	                   ▲           │ error, or the lease ran out
+//	                   ▲           │ error, Again, or the node was lost
 //	                   └───────────┤
-//	                    Retry      │ attemptsMax errors
+//	                    Retry      │ AttemptsMax errors
 //	                   ┌───────────▼
 //	                   └──────── buried
 //
-// A lease lasts leaseTime and is renewed while the handler runs. When a node
-// dies its leases run out, or are released when the same node starts again.
-// Completing work under a lease that is no longer one's own fails with ErrLost,
-// and with it the whole update: two holders cannot both have an effect.
+// Work that is due when it is enqueued on a node with an idle worker is leased
+// by that very update and handed to the worker when it is committed: nothing
+// looks for it. All other work waits for its due time in order; each node looks
+// when it is due, when its own updates say so, and every PollInterval.
 //
-// Rows are store rows keyed by (work kind, due time, id): the first in key order
-// is the next to do, and moving it to a later due time is what leases it. The
-// kind is RuleLocal: work belongs to one Region, and takeover makes its own from
-// replicated rows.
+// # Leases
+//
+// A node leases work, and one row for each node says until when all of that
+// node's leases hold and in which life of the node they were taken. It is
+// renewed every third of LeaseTime, by every Hold, and until the last handler
+// has returned; a node that holds nothing says so there, and renews nothing. When
+// it ran out another node fences it: it marks the row, and
+// puts back what was leased. A node that starts again takes a new life, which
+// ends the leases of the one before. A node that was fenced while it ran cancels
+// its handlers with ErrLost and begins a new life.
+//
+// What an update does under a lease (Complete, Again, Hold) fails with ErrLost
+// when the lease is no longer the item's, and with it the whole update. Each of
+// them writes a row that whoever ends the lease writes too, so the two cannot
+// both be committed: two holders never both have an effect. Outside the
+// database only the clock can tell: Item.Valid stops a tenth of LeaseTime before
+// the lease does, which is what two nodes' clocks may differ by.
+//
+// # Rows
+//
+// Each piece of work has one row under (kind, id). While it waits there is a
+// second, empty one under (kind, due, id), which orders it; while it is leased
+// the first is indexed by its node. All are RuleLocal: work belongs to one
+// Region, and takeover between Regions makes its own from replicated rows.
 //
 // Source: design 4, style 3.
 package queue
