@@ -535,6 +535,9 @@ func (j *job) prepare(d *draft, g *ready) *unrenderable {
 	}
 	g.message, g.from = msg, msg.From
 	if msg.Mail != nil {
+		if !j.s.MaySend(msg.From) {
+			return &unrenderable{"FromAddress: mail may not come from it"}
+		}
 		g.courier, g.breaker = j.s.routes.Mail, j.s.breakers["mail"]
 		if g.courier == nil {
 			return &unrenderable{"no mail relay is configured"}

@@ -645,3 +645,23 @@ func TestMail_is_the_same_when_it_is_made_again(t *testing.T) {
 		t.Error("a mail with a missing name was rendered")
 	}
 }
+
+func TestMaySend_knows_addresses_and_domains(t *testing.T) {
+	s := &Service{cfg: Config{Senders: []string{"tea.example", "boss@corp.example"}}}
+	for from, want := range map[string]bool{
+		"news@tea.example": true, "Tea <NEWS@Mail.Tea.Example>": true, "boss@corp.example": true,
+		"clerk@corp.example": false, "news@nottea.example": false, "news@tea.example.evil": false, "": false, "@": false,
+	} {
+		if got := s.MaySend(from); got != want {
+			t.Errorf("MaySend(%q) = %t", from, got)
+		}
+	}
+	s.cfg.Senders = nil
+	if !s.MaySend("anybody@anywhere.example") {
+		t.Error("without a list any sender is allowed")
+	}
+	s.cfg.Senders = []string{}
+	if s.MaySend("news@tea.example") {
+		t.Error("an empty list allows nobody")
+	}
+}

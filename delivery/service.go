@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/mail"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +25,9 @@ type Config struct {
 	Workers int
 	// ChunkMax is how many messages share an intent's commit; 0 means 64.
 	ChunkMax int
+	// Senders are the addresses and domains that mail may come from. Nil allows
+	// any: for trying things out.
+	Senders []string
 	// Numbers are the origination numbers and sender ids that SMS go out from.
 	Numbers []Number
 	// AttemptsMax is how often a deferred message is tried; 0 means 12.
@@ -175,6 +179,30 @@ func (s *Service) plan(r store.Reader, id string) (*compiled, error) {
 	}
 	s.plans[id] = c
 	return c, nil
+}
+
+// MaySend reports whether mail may come from an address: a mailbox, with or
+// without a name. A domain covers its subdomains and every mailbox; it and the
+// address are compared without case.
+//
+// Source: channels 4, Identities; spec README, "sender address".
+func (s *Service) MaySend(from string) bool {
+	if s.cfg.Senders == nil {
+		return true
+	}
+	a, err := mail.ParseAddress(from)
+	if err != nil {
+		return false
+	}
+	address := strings.ToLower(a.Address)
+	_, domain, _ := strings.Cut(address, "@")
+	for _, allowed := range s.cfg.Senders {
+		allowed = strings.ToLower(allowed)
+		if allowed == address || !strings.Contains(allowed, "@") && (domain == allowed || strings.HasSuffix(domain, "."+allowed)) {
+			return true
+		}
+	}
+	return false
 }
 
 // origin chooses the number a text goes out from: the one that is asked for,

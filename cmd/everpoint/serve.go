@@ -43,9 +43,19 @@ FILE is JSON; docs/reference/configuration.md lists its members.`, stderr)
 
 func config(_ context.Context, args []string, stdout, stderr io.Writer) error {
 	fs := flags("config", `config show FILE
+       everpoint config reference
 
-Prints a node's configuration as it is used: with defaults filled in and paths
-resolved. Secrets stay in their files.`, stderr)
+show prints a node's configuration as it is used: with defaults filled in and
+paths resolved; secrets stay in their files. reference prints the page on every
+member.`, stderr)
+	if len(args) == 1 && args[0] == "reference" {
+		page, err := node.Reference()
+		if err != nil {
+			return err
+		}
+		_, err = io.WriteString(stdout, page)
+		return err
+	}
 	if len(args) == 0 || args[0] != "show" {
 		fs.Usage()
 		return errUsage

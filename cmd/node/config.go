@@ -29,17 +29,17 @@ type Config struct {
 	// share. Default: keys below Dir.
 	KeysDir string
 
-	Door    Door
+	Door    Door      // where the API is served
 	Account []Account // the accounts and their access keys; at least one
 	Mail    *Mail     // the mail relay; none: mail cannot be sent
 	Routes  []Route   // SMS routes by name; none: texts cannot be sent
 	Numbers []Number  // origination numbers and sender ids
 
-	Import Import
-	Events Events
+	Import Import // where import jobs read
+	Events Events // where the event stream goes
 
-	// Local relaxes what only makes sense with real senders and customers: any
-	// sender address may be used, rate quotas are lifted. `everpoint local` sets it.
+	// Local lets mail come from any sender address, for trying things out.
+	// `everpoint local` sets it.
 	Local bool
 	// LogLevel is debug, info, warn or error. Default: info.
 	LogLevel string
@@ -65,7 +65,7 @@ type Door struct {
 // Account is a tenant and an access key of its root.
 type Account struct {
 	ID          string // 12 digits
-	AccessKeyID string
+	AccessKeyID string // 16 to 128 letters and digits, by custom beginning with AKIA
 	SecretFile  string // a file that holds the secret key
 }
 
@@ -75,23 +75,23 @@ type Mail struct {
 	Name         string // given in EHLO. Default: {Region}.everpoint
 	TLS          string // off, opportunistic, required or implicit
 	CAFile       string // PEM roots; default: the system's
-	Username     string
-	PasswordFile string
+	Username     string // for AUTH; empty: none
+	PasswordFile string // a file with the password
 	Connections  int // default 4
-	// Senders are the addresses and domains that mail may come from. Empty allows
-	// none, unless Local is set.
+	// Senders are the addresses (news@tea.example) and domains (tea.example) that
+	// mail may come from. Empty allows none, unless Local is set.
 	Senders []string
 }
 
 // Route is an SMPP provider.
 type Route struct {
-	Name         string
+	Name         string   // how Numbers name it
 	Addresses    []string // host:port, tried in turn
-	SystemID     string
-	PasswordFile string // empty: no password
+	SystemID     string   // at most 15 characters
+	PasswordFile string   // a file with the password, at most 8 characters; empty: none
 	Binds        int    // default 2
 	Window       int    // default 10
-	TLS          bool
+	TLS          bool     // encrypt the connections
 }
 
 // Number is an origination identity.
@@ -100,16 +100,16 @@ type Number struct {
 	Type           string  // SHORT_CODE, LONG_CODE, TEN_DLC, TOLL_FREE, SENDER_ID, SIMULATOR
 	Country        string  // ISO 3166-1 alpha-2
 	PartsPerSecond float64 // default: no limit
-	Route          string
+	Route          string  // the name of the route that carries it
 }
 
 // Import says where import jobs read.
 type Import struct {
 	BucketDir   string // s3://name/key is BucketDir/name/key
 	S3Endpoint  string // an S3-compatible service, https://host; used when BucketDir is empty
-	S3Region    string
-	AccessKeyID string
-	SecretFile  string
+	S3Region    string // default: us-east-1
+	AccessKeyID string // empty: requests are not signed
+	SecretFile  string // a file that holds the secret key
 }
 
 // Events says where the event stream goes.

@@ -102,6 +102,18 @@ func roots(file string) (*tls.Config, error) {
 	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}, nil
 }
 
+// senders are the addresses that mail may come from; nil allows any.
+func (c *Config) senders() []string {
+	switch {
+	case c.Local:
+		return nil
+	case c.Mail == nil:
+		return []string{}
+	default:
+		return append([]string{}, c.Mail.Senders...)
+	}
+}
+
 func (c *Config) numbers() []delivery.Number {
 	var out []delivery.Number
 	for _, n := range c.Numbers {

@@ -168,7 +168,7 @@ func (n *Node) assemble(w World) error {
 	if err != nil {
 		return err
 	}
-	tuning := delivery.Config{Node: cfg.Node, Numbers: cfg.numbers()}
+	tuning := delivery.Config{Node: cfg.Node, Numbers: cfg.numbers(), Senders: cfg.senders()}
 	if w.Tune != nil {
 		w.Tune(&tuning)
 	}

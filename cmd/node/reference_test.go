@@ -1,0 +1,66 @@
+package node
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var updateReference = flag.Bool("update-reference", false, "write docs/reference/configuration.md")
+
+func TestReference_is_what_is_committed(t *testing.T) {
+	want, err := Reference()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join("..", "..", "docs", "reference", "configuration.md")
+	if *updateReference {
+		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want {
+		t.Error("docs/reference/configuration.md is old: go test ./cmd/node -run Reference -update-reference")
+	}
+	for _, line := range strings.Split(want, "\n") {
+		if strings.HasPrefix(line, "| `") && strings.HasSuffix(line, "|  |") {
+			t.Errorf("a member without a comment: %s", line)
+		}
+	}
+}
+
+func TestLoadConfig_names_what_is_wrong(t *testing.T) {
+	const good = `{"Region":"us-east-1","Dir":"data","Account":[{"ID":"111122223333","AccessKeyID":"AKIA","SecretFile":"s"}]`
+	for body, want := range map[string]string{
+		good + `}`:                         "",
+		`{"Region":"us-east-1"`:            "parse",
+		good + `,"Colour":"red"}`:          "Colour",
+		`{"Dir":"d"}`:                      "Region",
+		`{"Region":"us-east-1"}`:           "Dir",
+		good + `,"LogLevel":"loud"}`:       "LogLevel",
+		good + `,"Routes":[{"Name":"a"}]}`: "Routes[0]",
+		good + `,"Numbers":[{"Number":"+1","Route":"none"}]}`: "Numbers[0]",
+		good + `,"Mail":{}}`: "Mail.Addr",
+		`{"Region":"us-east-1","Dir":"d","Account":[{"ID":"12"}]}`: "Account[0].ID",
+	} {
+		path := filepath.Join(t.TempDir(), "node.json")
+		if err := os.WriteFile(path, []byte(body), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cfg, err := LoadConfig(path)
+		switch {
+		case want == "" && err != nil:
+			t.Errorf("%s: %v", body, err)
+		case want == "" && cfg.Dir != filepath.Join(filepath.Dir(path), "data"):
+			t.Errorf("Dir is %q, not below the file", cfg.Dir)
+		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+			t.Errorf("%s: %v, want it to name %q", body, err, want)
+		}
+	}
+}
