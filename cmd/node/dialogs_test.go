@@ -33,10 +33,10 @@ import (
 // A dialog is a file of testdata/dialogs: what is said to the door of an
 // assembled node, and what it answers, to the byte.
 //
-// The first line of the file says what it is about, and what the last answer
-// must be whatever -update writes: "CreateApp, malformed JSON: 400
-// BadRequestException". The comment ends with the sections of the specification
-// that the answers follow. Sections of the file:
+// The first line of the file says what it is about: the operation of the last
+// request, the fault, and what the last answer must be whatever -update writes:
+// "CreateApp, malformed JSON: 400 BadRequestException". The comment ends with the
+// sections of the specification that the answers follow. Sections of the file:
 //
 //	-- given --       calls that must succeed first, one a line; see given
 //	-- bucket/B/K --  the object K of the bucket B, for imports
@@ -201,7 +201,7 @@ func (d *dialog) hold(archive *txtar.Archive) {
 	if about == nil || !strings.Contains(string(archive.Comment), "\nSource: ") {
 		d.t.Fatal("the comment names no operation, fault and status, or no source")
 	}
-	operation, verdict, last := about[1], about[2], ""
+	last := answer{}
 	var kept []txtar.File
 	asked := 0
 	for i, f := range archive.Files {
@@ -212,8 +212,8 @@ func (d *dialog) hold(archive *txtar.Archive) {
 			}
 		case f.Name == "request":
 			asked++
-			var got string
-			got, last = d.ask(operation, string(f.Data))
+			last = d.ask(string(f.Data))
+			got := last.text
 			want := ""
 			if i+1 < len(archive.Files) && archive.Files[i+1].Name == "response" {
 				want = string(archive.Files[i+1].Data)
@@ -233,8 +233,11 @@ func (d *dialog) hold(archive *txtar.Archive) {
 	if asked == 0 {
 		d.t.Fatal("the dialog asks nothing")
 	}
-	if last != verdict {
-		d.t.Errorf("the last answer is %s, and must be %s", last, verdict)
+	if last.operation != about[1] {
+		d.t.Errorf("the last request is %s, and must be %s", last.operation, about[1])
+	}
+	if last.verdict != about[2] {
+		d.t.Errorf("the last answer is %s, and must be %s", last.verdict, about[2])
 	}
 	archive.Files = kept
 }
@@ -275,9 +278,11 @@ func (d *dialog) given(line string) {
 	}
 	for i := range times {
 		path, body := strings.ReplaceAll(d.fill(m[7]), "#", strconv.Itoa(i)), strings.ReplaceAll(body, "#", strconv.Itoa(i))
-		resp := d.exchange(&said{
+		call := &said{
 			method: m[6], target: path, body: []byte(body), caller: "owner", region: dialogRegion, untilMember: m[4], untilEquals: m[5],
-		})
+		}
+		d.about(call)
+		resp := d.exchange(call)
 		if resp.Code >= 300 {
 			d.t.Fatalf("given: %s: %d %s", line, resp.Code, resp.Body)
 		}
@@ -378,21 +383,27 @@ type said struct {
 	untilMember, untilEquals string
 }
 
-// ask sends what a request section says and returns the response as text, and
-// in short: its status and exception.
-func (d *dialog) ask(operation, text string) (told, verdict string) {
+// answer is what came back.
+type answer struct {
+	operation string // that was asked
+	verdict   string // status and exception
+	text      string // all of it
+}
+
+// ask sends what a request section says.
+func (d *dialog) ask(text string) answer {
 	d.t.Helper()
 	s := d.read(text)
-	d.knows(operation, s)
+	a := answer{operation: d.about(s)}
 	resp := d.exchange(s)
 	if s.saveName != "" {
 		d.save(s.saveName, s.saveMember, resp.Body.Bytes())
 	}
-	verdict = strconv.Itoa(resp.Code)
+	a.verdict, a.text = strconv.Itoa(resp.Code), d.told(resp)
 	if name := exceptionOf(resp); name != "" {
-		verdict += " " + name
+		a.verdict += " " + name
 	}
-	return d.told(resp), verdict
+	return a
 }
 
 var xmlCode = regexp.MustCompile(`<Code>([A-Za-z]+)</Code>`)
@@ -495,30 +506,21 @@ func (d *dialog) read(text string) *said {
 	return s
 }
 
-// knows checks that the dialog is about the operation that its comment names,
-// and that the models know it: a dialog with nobody would test little. A
-// request that is no operation at all is about its path.
-func (d *dialog) knows(operation string, s *said) {
+// about returns the operation that a request is, "no operation" if none, and
+// fills in the service that it is signed for.
+func (d *dialog) about(s *said) string {
 	d.t.Helper()
 	r := d.request(s)
 	match, _ := d.node.Mux.Find(&wire.Request{
 		Method: r.Method, RawPath: r.URL.EscapedPath(), RawQuery: r.URL.RawQuery, Header: r.Header, Body: s.body,
 	})
-	named := operation
-	if match.Op == nil {
-		named = "no operation"
-		if operation == named {
-			return
-		}
-	} else {
-		named = match.Op.Name
-	}
-	if named != operation && operation != "any operation" {
-		d.t.Fatalf("the comment names %s, and the request is %s", operation, named)
-	}
 	if s.service == "" && match.Service != nil {
 		s.service = match.Service.SigningName
 	}
+	if match.Op == nil {
+		return "no operation"
+	}
+	return match.Op.Name
 }
 
 // request makes the request, unsigned.
