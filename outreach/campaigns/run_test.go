@@ -288,7 +288,7 @@ func TestRun_goes_on_after_a_crash_and_sends_to_nobody_twice(t *testing.T) {
 				c := w.create(`{` + mailing + `,` + now + `}`)
 				// From some commit on nothing is written any more.
 				commits, dead := 0, false
-				w.fault = func(point string) error {
+				fail := func(point string) error {
 					if point == "commit" {
 						commits++
 					}
@@ -297,10 +297,11 @@ func TestRun_goes_on_after_a_crash_and_sends_to_nobody_twice(t *testing.T) {
 					}
 					return nil
 				}
+				w.fault.Store(&fail)
 				w.pass(30 * time.Second)
 				before := w.mail.to()
 				w.stop()
-				w.fault = nil
+				w.fault.Store(nil)
 				w.start()
 				w.pass(5 * time.Minute)
 				got := w.mail.to()

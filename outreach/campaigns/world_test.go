@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -100,7 +101,7 @@ type world struct {
 	saved  *saved
 	mail   *carrier
 	text   *carrier
-	fault  func(string) error
+	fault  atomic.Pointer[func(point string) error]
 	lives  byte
 	active int
 	blocks int  // of Config.BlocksAhead
@@ -139,8 +140,8 @@ func (w *world) start() {
 	log := slog.New(slog.DiscardHandler)
 	var err error
 	cfg := store.Config{Dir: w.dir, PostgresURL: w.url, Region: "us-east-1", Fault: func(p string) error {
-		if w.fault != nil {
-			return w.fault(p)
+		if f := w.fault.Load(); f != nil {
+			return (*f)(p)
 		}
 		return nil
 	}}
