@@ -79,7 +79,7 @@ sim: ## Run the simulation from SEED.
 
 .PHONY: bench
 bench: build ## Measure this machine and print the table; ARGS= goes to `everpoint bench`.
-	bin/everpoint bench $(ARGS)
+	scripts/postgres.sh with bin/everpoint bench $(ARGS)
 
 ##@ Change
 

@@ -111,7 +111,10 @@ type Receiver interface {
 // Receipt is a delivery receipt for one part of a message.
 type Receipt struct {
 	Route      string // which courier heard it
-	ProviderID string // as given in Outcome.ProviderIDs
+	ProviderID string // as the receipt writes it
+	// Forms are other ways to write the same id, most likely first: providers
+	// give it in hexadecimal in one place and in decimal in another.
+	Forms []string
 	State      string // ENROUTE, DELIVRD, EXPIRED, DELETED, UNDELIV, ACCEPTD, UNKNOWN, REJECTD
 	ErrorCode  string // the carrier's error code; may be empty
 	At         time.Time

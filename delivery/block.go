@@ -403,20 +403,15 @@ func tellHeld(tx *store.Tx, t *telling, reason string) error {
 // Members of one address lie in one block, side by side: runs claim in the
 // order of the address's hash.
 func (j *job) repeated(r store.Reader, i int, c *candidate) (bool, error) {
-	if c.address == "" {
+	// A direct call tells its caller of repeats itself.
+	if c.address == "" || j.plan.plan.Campaign == nil {
 		return false, nil
 	}
 	m := &j.block.Members[i]
 	for k := i - 1; k >= 0; k-- {
 		n := &j.block.Members[k]
-		if m.Key != nil && n.Hash != m.Hash {
+		if n.Hash != m.Hash {
 			break
-		}
-		if m.Key == nil && n.Key == nil {
-			if n.Channel == m.Channel && n.Address == m.Address {
-				return true, nil
-			}
-			continue
 		}
 		o, err := j.candidate(r, k)
 		if err != nil {

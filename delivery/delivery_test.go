@@ -366,7 +366,11 @@ func TestOutcome_decides_what_becomes_of_a_message(t *testing.T) {
 					w.update(func(tx *store.Tx) error { return w.service.SetPolicy(tx, testApp, "campaign1", c.policy) })
 				}
 				w.submit(campaignPlan(), w.endpoint("e", ChannelEmail, "e@tea.example", nil))
-				time.Sleep(13 * time.Hour)
+				for range 13 * 60 {
+					if time.Sleep(time.Minute); w.tally("activity1").InFlight() == 0 {
+						break
+					}
+				}
 				sum := w.tally("activity1")
 				got := want{len(w.mail.got), sum.Sent, sum.Failed, sum.Left, sum.Resent, len(w.ambiguous()), strings.Join(w.facts(), " ")}
 				if got != c.want {
@@ -478,6 +482,42 @@ func TestReceipts_count_once_whenever_they_come(t *testing.T) {
 		}
 		if sum := w.tally("activity1"); sum.Delivered != 1 {
 			t.Errorf("tally %+v", sum)
+		}
+	})
+}
+
+func TestReceipts_are_found_under_another_form_of_the_id(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.text.answer = func(int, *courier.Message) courier.Outcome {
+			return courier.Outcome{Status: courier.Accepted, Code: "0x00000000", ProviderIDs: []string{"0000001f"}, Parts: 1}
+		}
+		w.submit(campaignPlan(), w.endpoint("e", ChannelSMS, "+12065550123", nil))
+		time.Sleep(time.Minute)
+		for range 2 {
+			if err := w.service.Receipt(context.Background(), courier.Receipt{Route: "main", ProviderID: "31", Forms: []string{"31", "1f", "0000001f"}, State: "DELIVRD"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if sum := w.tally("activity1"); sum.Delivered != 1 {
+			t.Errorf("tally %+v", sum)
+		}
+	})
+}
+
+func TestReceipts_of_nobody_do_not_pile_up(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		for i := range 60 {
+			if err := w.service.Receipt(context.Background(), courier.Receipt{Route: "main", ProviderID: fmt.Sprint("stray", i), State: "DELIVRD"}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Minute)
+		}
+		rows, err := w.store.Reader(t.Context()).List(kindOrphan, "", "", 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(rows) > 30 {
+			t.Errorf("%d stray receipts are kept after ten hours", len(rows))
 		}
 	})
 }

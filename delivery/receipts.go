@@ -2,6 +2,8 @@ package delivery
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/everpoint/everpoint/courier"
@@ -19,8 +21,12 @@ type reference struct {
 	States map[string]string `json:",omitempty"` // by provider id: the last state that counted
 }
 
-// referenceKey hides nothing: provider ids are the carrier's, not a person's.
-func referenceKey(route, id string) string { return route + "/" + id }
+// referenceKey is the key of a provider's id, which hides nothing: it is the
+// carrier's, not a person's. Case and leading zeros do not count, for providers
+// are not particular about them.
+func referenceKey(route, id string) string {
+	return route + "/" + strings.TrimLeft(strings.ToLower(id), "0")
+}
 
 // refer remembers a text's provider ids, and takes up receipts that came before
 // the answer to the submit.
@@ -35,7 +41,7 @@ func (s *Service) refer(tx *store.Tx, j *job, t *telling, e *Entry) error {
 	ref := &reference{Plan: j.block.Plan, Block: j.key, Member: e.Member, From: t.from, Parts: e.Parts}
 	for _, id := range e.ProviderIDs {
 		key := referenceKey(n.Route, id)
-		early, err := store.Load[courier.Receipt](tx, kindOrphan, key)
+		early, err := store.Load[orphan](tx, kindOrphan, key)
 		if err != nil {
 			return err
 		}
@@ -48,7 +54,7 @@ func (s *Service) refer(tx *store.Tx, j *job, t *telling, e *Entry) error {
 		if err := tx.Remove(kindOrphan, key); err != nil {
 			return err
 		}
-		if err := s.takeReceipt(tx, key, ref, j.plan.plan, t, *early); err != nil {
+		if err := s.takeReceipt(tx, key, ref, j.plan.plan, t, early.Receipt); err != nil {
 			return err
 		}
 	}
@@ -58,16 +64,30 @@ func (s *Service) refer(tx *store.Tx, j *job, t *telling, e *Entry) error {
 // Receipt writes down a delivery receipt. It returns when that is durable.
 // Repeats change nothing.
 func (s *Service) Receipt(ctx context.Context, r courier.Receipt) error {
-	key := referenceKey(r.Route, r.ProviderID)
+	keys := []string{referenceKey(r.Route, r.ProviderID)}
+	for _, form := range r.Forms {
+		if key := referenceKey(r.Route, form); !slices.Contains(keys, key) {
+			keys = append(keys, key)
+		}
+	}
+	touch := make([]store.Touch, 0, len(keys))
+	for _, key := range keys {
+		touch = append(touch, store.Touch{Kind: kindReference, Key: key})
+	}
 	return s.store.Update(ctx, func(tx *store.Tx) error {
-		ref, err := store.Load[reference](tx, kindReference, key)
-		if err != nil {
-			return err
+		var ref *reference
+		var key string
+		for _, key = range keys {
+			var err error
+			if ref, err = store.Load[reference](tx, kindReference, key); err != nil {
+				return err
+			}
+			if ref != nil {
+				break
+			}
 		}
 		if ref == nil {
-			// It came before the submit's answer was written, or is not ours; the
-			// former is taken up by refer.
-			return store.Save(tx, kindOrphan, key, &r)
+			return s.keepOrphan(tx, keys, r)
 		}
 		plan, err := s.plan(tx, ref.Plan)
 		if err != nil {
@@ -85,7 +105,48 @@ func (s *Service) Receipt(ctx context.Context, r courier.Receipt) error {
 		t := j.telling(ref.Member, c, tx.Now())
 		t.from = ref.From
 		return s.takeReceipt(tx, key, ref, plan.plan, t, r)
-	}, store.Touch{Kind: kindReference, Key: key})
+	}, touch...)
+}
+
+// orphan is a receipt that belongs to no message we know of.
+type orphan struct {
+	Receipt courier.Receipt
+	At      time.Time // when it came
+}
+
+// orphanTime is how long such a receipt is kept: it may have come before the
+// submit's answer was written, and is then taken up by refer.
+const orphanTime = time.Hour
+
+// orphansSwept is how many old ones each new one looks at, so that they do not
+// pile up.
+const orphansSwept = 4
+
+func (s *Service) keepOrphan(tx *store.Tx, keys []string, r courier.Receipt) error {
+	old, err := tx.List(kindOrphan, "", keys[0], orphansSwept)
+	if err == nil && len(old) < orphansSwept {
+		old, err = tx.List(kindOrphan, "", "", orphansSwept)
+	}
+	if err != nil {
+		return err
+	}
+	for _, row := range old {
+		o, err := store.Decode[orphan](kindOrphan, row.Body)
+		if err != nil {
+			return err
+		}
+		if tx.Now().Sub(o.At) > orphanTime {
+			if err := tx.Remove(kindOrphan, row.Key); err != nil {
+				return err
+			}
+		}
+	}
+	for _, key := range keys {
+		if err := store.Save(tx, kindOrphan, key, &orphan{r, tx.Now()}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // receiptEvent maps a receipt's state to an event and record_status; final is

@@ -29,6 +29,7 @@ var errNotYet = errors.New("node: delivery is not assembled yet")
 // Receipt hands a delivery receipt on.
 func (h *hearing) Receipt(ctx context.Context, r courier.Receipt) error {
 	if d := h.to.Load(); d != nil {
+		r.Forms = smpp.NormalizeID(r.ProviderID)
 		return d.Receipt(ctx, r)
 	}
 	return errNotYet
