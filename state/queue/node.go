@@ -69,8 +69,8 @@ func (q *Queue) currentLife() int64 {
 	return q.life
 }
 
-// release puts back what a node has leased and this one does not work on; it
-// returns how many rows it put back, at most releasePage.
+// release puts back what a node has leased; it returns how many rows that was,
+// at most releasePage.
 func (q *Queue) release(tx *store.Tx, name string) (int, error) {
 	rows, err := tx.Lookup(kindWork, heldBy(name), leasedMax)
 	if err != nil {
@@ -83,8 +83,8 @@ func (q *Queue) release(tx *store.Tx, name string) (int, error) {
 			q.log.Error("leased work cannot be read and stays leased", "node", name, "error", err)
 			continue
 		}
-		if q.works(r.Lease) || put == releasePage {
-			continue
+		if put == releasePage {
+			break
 		}
 		put++
 		if err := q.wait(tx, r); err != nil {

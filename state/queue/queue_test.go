@@ -201,6 +201,60 @@ func TestEnqueue_does_not_overtake_what_waits(t *testing.T) {
 	})
 }
 
+func TestEnqueue_on_an_idle_node_does_not_overtake_what_is_due(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegion(t, "")
+		m := r.node("n1")
+		got := make(chan *Item, 5)
+		m.handle("job", 5, func(ctx context.Context, it *Item) error {
+			got <- it
+			return nil
+		}).start()
+		m.enqueue(Work{Kind: "job", ID: "first"})
+		<-got
+		synctest.Wait()
+		m.enqueue(Work{Kind: "job", ID: "old", Due: time.Now().Add(100 * time.Millisecond)})
+		var once sync.Once
+		r.inject(func(_, point string) (err error) {
+			if point == "write" {
+				once.Do(func() { err = errPower }) // what leases the old work
+			}
+			return err
+		})
+		<-time.After(150 * time.Millisecond)
+		m.enqueue(Work{Kind: "job", ID: "new"})
+		first, second := <-got, <-got
+		if first.lease > second.lease {
+			first, second = second, first
+		}
+		if first.ID != "old" || second.ID != "new" {
+			t.Errorf("leased: %s, then %s", first.ID, second.ID)
+		}
+	})
+}
+
+func TestHold_fails_once_the_node_is_fenced_though_its_rows_are_not_put_back_yet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRegion(t, "").node("n1")
+		holding, finish := make(chan *Item), make(chan struct{})
+		m.handle("job", 1, func(ctx context.Context, it *Item) error {
+			holding <- it
+			<-finish
+			return nil
+		}).start()
+		m.enqueue(Work{Kind: "job", ID: "w"})
+		it := <-holding
+		m.update(it.Hold)
+		m.update(func(tx *store.Tx) error {
+			return store.Save(tx, kindNode, "n1", &node{Life: m.queue.currentLife(), Fenced: true, Held: true})
+		})
+		if err := m.store.Update(t.Context(), it.Hold); !errors.Is(err, ErrLost) {
+			t.Errorf("hold: %v", err)
+		}
+		close(finish)
+	})
+}
+
 func TestEnqueue_of_the_same_work_twice_is_once(t *testing.T) {
 	engines(t, func(t *testing.T, r *region) {
 		var runs atomic.Int64
@@ -560,7 +614,9 @@ func TestNode_that_is_gone_is_forgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRegion(t, "")
 		r.cfg.LeaseTime = 3 * time.Minute
-		r.node("pod-1").start().halt()
+		pod := r.node("pod-1").start()
+		synctest.Wait()
+		pod.halt()
 		r.node("pod-2").start()
 		<-time.After(48 * time.Hour)
 		rows, err := r.one.store.Reader(t.Context()).List(kindNode, "", "", 10)
@@ -844,8 +900,19 @@ func TestBacklog_of_10000_is_claimed_in_few_commits(t *testing.T) {
 		}
 		before := m.store.Stats().Commits
 		var done atomic.Int64
-		m.handle("job", 64, func(context.Context, *Item) error { done.Add(1); return nil }).start()
-		r.eventually("all is done", func() bool { return m.depth() == 0 })
+		all := make(chan struct{})
+		m.handle("job", 64, func(context.Context, *Item) error {
+			if done.Add(1) == 10000 {
+				close(all)
+			}
+			return nil
+		}).start()
+		began := time.Now()
+		<-all
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("workers waited %s while work was due", took) // virtual time: nothing else takes any
+		}
+		r.eventually("all is gone", func() bool { return m.depth() == 0 })
 		if commits := m.store.Stats().Commits - before; done.Load() != 10000 || commits > 10000/4 {
 			t.Errorf("%d done in %d commits", done.Load(), commits)
 		}

@@ -79,6 +79,7 @@ func (q *Queue) Run(ctx context.Context) error {
 	for _, h := range q.handlers { // nobody writes it any more
 		kinds.Go(func() { q.serve(ctx, h) })
 	}
+	<-ctx.Done()
 	kinds.Wait()
 	stopKeeping()
 	keeper.Wait()
