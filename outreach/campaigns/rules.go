@@ -114,8 +114,10 @@ func (c *Campaign) check(now time.Time) error {
 		value  *string
 		most   int
 	}{
-		{"Name", c.Name, nameCharsMax}, {"Description", c.Description, descriptionMax},
-		{"TreatmentName", c.TreatmentName, nameCharsMax}, {"TreatmentDescription", c.TreatmentDescription, descriptionMax},
+		{"Name", c.Name, nameCharsMax},
+		{"Description", c.Description, descriptionMax},
+		{"TreatmentName", c.TreatmentName, nameCharsMax},
+		{"TreatmentDescription", c.TreatmentDescription, descriptionMax},
 	} {
 		if text.value != nil && utf8.RuneCountInString(*text.value) > text.most {
 			return aws.InvalidMember(text.member, "%s: longer than %d characters", text.member, text.most)
@@ -266,8 +268,11 @@ func checkMessage(member string, m *pinpoint.MessageConfiguration) error {
 		name string
 		set  bool
 	}{
-		{"APNSMessage", m.APNSMessage != nil}, {"GCMMessage", m.GCMMessage != nil}, {"ADMMessage", m.ADMMessage != nil},
-		{"BaiduMessage", m.BaiduMessage != nil}, {"CustomMessage", m.CustomMessage != nil},
+		{"APNSMessage", m.APNSMessage != nil},
+		{"GCMMessage", m.GCMMessage != nil},
+		{"ADMMessage", m.ADMMessage != nil},
+		{"BaiduMessage", m.BaiduMessage != nil},
+		{"CustomMessage", m.CustomMessage != nil},
 		{"InAppMessage", m.InAppMessage != nil},
 	} {
 		if later.set {

@@ -219,8 +219,10 @@ func (r *runner) act(ctx context.Context, sit *situation, d decision) (over bool
 
 func (r *runner) touches() []store.Touch {
 	return []store.Touch{
-		queue.Touch(workRun, r.it.ID), {Kind: kindCampaign, Key: campaignKey(r.target.App, r.target.Campaign)},
-		{Kind: kindActivity, Key: activityKey(r.target.App, r.target.Campaign, r.it.ID)}, {Kind: apps.Kind, Key: r.target.App},
+		queue.Touch(workRun, r.it.ID),
+		{Kind: kindCampaign, Key: campaignKey(r.target.App, r.target.Campaign)},
+		{Kind: kindActivity, Key: activityKey(r.target.App, r.target.Campaign, r.it.ID)},
+		{Kind: apps.Kind, Key: r.target.App},
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	"github.com/everpoint/everpoint/api/everpoint"
 	"github.com/everpoint/everpoint/api/pinpoint"
 	"github.com/everpoint/everpoint/audience/endpoints"
-	"github.com/everpoint/everpoint/courier"
 	"github.com/everpoint/everpoint/delivery"
 	"github.com/everpoint/everpoint/state/queue"
 	"github.com/everpoint/everpoint/state/store"
@@ -70,7 +69,7 @@ func TestRun_sends_to_everyone_once_and_says_so(t *testing.T) {
 
 func TestRun_divides_people_among_treatments_and_holds_out(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
-		all := w.people(2000)
+		all := w.people(1000)
 		c := w.create(`{` + mailing + `,` + now + `,"HoldoutPercent":10,"AdditionalTreatments":[
 			{"SizePercent":20,"MessageConfiguration":{"EmailMessage":{"Title":"B","HtmlBody":"b"}}},
 			{"SizePercent":30,"TreatmentName":"late","Schedule":{"StartTime":"` + inAnHour() + `"}}]}`)
@@ -104,7 +103,7 @@ func TestRun_divides_people_among_treatments_and_holds_out(t *testing.T) {
 		if got := w.mail.to(); !slices.Equal(got, want) {
 			t.Errorf("sent to %d, want %d", len(got), len(want))
 		}
-		if r := w.balanced(c.Id, 2000); r.Held["HOLDOUT"] != count["held"] {
+		if r := w.balanced(c.Id, 1000); r.Held["HOLDOUT"] != count["held"] {
 			t.Errorf("held %v, want %d", r.Held, count["held"])
 		}
 		for _, a := range w.activities(c.Id) {
@@ -112,11 +111,11 @@ func TestRun_divides_people_among_treatments_and_holds_out(t *testing.T) {
 			if int64(*a.SuccessfulEndpointCount) != count[id] {
 				t.Errorf("treatment %s reached %d, want %d", id, *a.SuccessfulEndpointCount, count[id])
 			}
-			others := 2000 - count[id]
+			others := 1000 - count[id]
 			if id == "0" {
 				others -= count["held"]
 			}
-			if a.ExecutionMetrics["TREATMENT_HOLDOUT"] != fmt.Sprint(others) || a.ExecutionMetrics["ENDPOINT_PRODUCED"] != "2000" {
+			if a.ExecutionMetrics["TREATMENT_HOLDOUT"] != fmt.Sprint(others) || a.ExecutionMetrics["ENDPOINT_PRODUCED"] != "1000" {
 				t.Errorf("treatment %s: %v, want %d others", id, a.ExecutionMetrics, others)
 			}
 		}
@@ -184,73 +183,6 @@ func TestRun_limits_are_the_campaigns_or_else_the_apps(t *testing.T) {
 	})
 }
 
-func TestRun_pace_does_not_claim_further_ahead_than_its_window(t *testing.T) {
-	in(t, func(t *testing.T, w *world) {
-		w.people(3000)
-		c := w.create(`{` + mailing + `,` + now + `,"Limits":{"MessagesPerSecond":20}}`)
-		most := int64(0)
-		for range 100 {
-			w.pass(1700 * time.Millisecond)
-			run := w.running(c.Id)
-			most = max(most, run.InFlight)
-			if run.State == everpoint.RunStateRunning && run.Targets != 3000 {
-				t.Fatalf("run %+v", run)
-			}
-		}
-		if most > 8*delivery.BlockMax || most < 7*delivery.BlockMax {
-			t.Errorf("%d recipients were ahead of delivery", most)
-		}
-		if run := w.running(c.Id); run.Sent < 150*20 {
-			t.Errorf("only %d sent in 170 s at 20 a second", run.Sent)
-		}
-		w.pass(time.Minute)
-		w.balanced(c.Id, 3000)
-	})
-}
-
-func TestRun_stops_when_its_campaign_or_segment_is_deleted(t *testing.T) {
-	for _, what := range []string{"campaign", "segment", "app"} {
-		t.Run(what, func(t *testing.T) {
-			in(t, func(t *testing.T, w *world) {
-				w.people(4000)
-				c := w.create(`{` + mailing + `,` + now + `,"Limits":{"MessagesPerSecond":50}}`)
-				w.pass(10 * time.Second)
-				switch what {
-				case "campaign":
-					var d pinpoint.CampaignResponse
-					w.ask(&d, "DELETE", base+"/"+c.Id, "")
-					if d.State.CampaignStatus != pinpoint.CampaignStatusDeleted {
-						t.Errorf("deleted campaign is %s", d.State.CampaignStatus)
-					}
-					if status, _ := w.call("GET", base+"/"+c.Id, ""); status != 404 {
-						t.Errorf("GET of a deleted campaign: %d", status)
-					}
-				case "segment":
-					w.saved.drop(everyone)
-				case "app":
-					w.update(func(tx *store.Tx) error { return tx.Remove(kindCampaign, campaignKey(testApp, c.Id)) })
-				}
-				w.pass(10 * time.Minute)
-				sent := len(w.mail.to())
-				if sent < 400 || sent > 400+9*delivery.BlockMax+1000 {
-					t.Errorf("%d were sent to", sent)
-				}
-				if n, _ := w.queue.Depth(w.store.Reader(t.Context()), 10); n != 0 {
-					t.Errorf("%d pieces of work are left", n)
-				}
-				if what == "segment" {
-					if got := w.campaign(c.Id); got.State.CampaignStatus != pinpoint.CampaignStatusDeleted {
-						t.Errorf("campaign is %s", got.State.CampaignStatus)
-					}
-					if a := w.activities(c.Id)[0]; *a.Result != "FAIL" {
-						t.Errorf("activity %+v", a)
-					}
-				}
-			})
-		})
-	}
-}
-
 func TestRun_that_cannot_run_is_invalid(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
 		w.people(3)
@@ -284,7 +216,7 @@ func TestRun_goes_on_after_a_crash_and_sends_to_nobody_twice(t *testing.T) {
 				w.blocks = 2
 				w.stop()
 				w.start()
-				want := w.people(1500)
+				want := w.people(900)
 				c := w.create(`{` + mailing + `,` + now + `}`)
 				// From some commit on nothing is written any more.
 				commits, dead := 0, false
@@ -321,7 +253,7 @@ func TestRun_goes_on_after_a_crash_and_sends_to_nobody_twice(t *testing.T) {
 						t.Errorf("%s was lost", address)
 					}
 				}
-				r := w.balanced(c.Id, 1500)
+				r := w.balanced(c.Id, 900)
 				if r.AmbiguousLeft != int64(len(listed)) {
 					t.Errorf("%d left, %d listed; before the crash %d were sent", r.AmbiguousLeft, len(listed), len(before))
 				}
@@ -330,25 +262,69 @@ func TestRun_goes_on_after_a_crash_and_sends_to_nobody_twice(t *testing.T) {
 	}
 }
 
-func TestRun_one_slow_recipient_in_each_block_does_not_hold_it_up(t *testing.T) {
+func TestRun_keeps_endpoints_of_one_address_in_one_block(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
-		w.people(6000)
-		w.mail.answer = func(n int) courier.Outcome {
-			if n%100 == 0 && n <= 6000 {
-				return courier.Outcome{Status: courier.Deferred, Code: "451", RetryAfter: 10 * time.Minute}
+		var want []string
+		for i := range 300 {
+			address := fmt.Sprintf("triple%03d@tea.example", i)
+			want = append(want, address)
+			for j := range 3 {
+				w.one(fmt.Sprintf("e%d-%d", i, j), "EMAIL", address, nil)
 			}
-			return courier.Outcome{Status: courier.Accepted, Code: "250"}
 		}
 		c := w.create(`{` + mailing + `,` + now + `}`)
 		w.pass(time.Minute)
-		if run := w.running(c.Id); run.Claimed != 6000 || run.Sent < 5900 {
-			t.Errorf("after a minute %+v", run)
+		if got := w.mail.to(); !slices.Equal(got, want) {
+			t.Errorf("%d mails to %d addresses", len(got), len(want))
 		}
-		w.pass(30 * time.Minute)
-		w.balanced(c.Id, 6000)
-		if got := w.campaign(c.Id); got.State.CampaignStatus != pinpoint.CampaignStatusCompleted {
-			t.Errorf("campaign is %s", got.State.CampaignStatus)
+		if r := w.balanced(c.Id, 900); r.Held["DUPLICATE_ADDRESS"] != 600 {
+			t.Errorf("held %v", r.Held)
 		}
+	})
+}
+
+func TestRun_goes_past_an_address_that_more_endpoints_have_than_a_block_holds(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		want := w.people(400)
+		w.update(func(tx *store.Tx) error {
+			for i := range 600 {
+				if err := putEndpoint(tx, fmt.Sprintf("crowd%d", i), "EMAIL", "crowd@tea.example", nil); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		c := w.create(`{` + mailing + `,` + now + `}`)
+		w.pass(time.Minute)
+		got := w.mail.to()
+		if rest := slices.DeleteFunc(slices.Clone(got), func(to string) bool { return to == "crowd@tea.example" }); !slices.Equal(rest, want) {
+			t.Errorf("%d others were sent to, want %d", len(rest), len(want))
+		}
+		// One for each block that the crowd takes.
+		if n := len(got) - len(want); n != 3 {
+			t.Errorf("%d mails to the crowd", n)
+		}
+		w.balanced(c.Id, 1000)
+	})
+}
+
+func TestRun_waits_for_an_index_that_is_behind(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.people(3)
+		w.pass(time.Second)
+		w.unfollow()
+		w.one("new", "EMAIL", "new@tea.example", nil)
+		c := w.create(`{` + mailing + `,` + now + `}`)
+		w.pass(10 * time.Second)
+		if got := w.mail.to(); len(got) != 0 {
+			t.Errorf("sent to %v from an index that is behind", got)
+		}
+		w.follow()
+		w.pass(time.Minute)
+		if got := w.mail.to(); len(got) != 4 {
+			t.Errorf("sent to %v", got)
+		}
+		w.balanced(c.Id, 4)
 	})
 }
 

@@ -114,6 +114,7 @@ type world struct {
 	room     *Service
 	mux      *wire.Mux
 	stop     func()
+	unfollow func() // stops the index where it is
 }
 
 func newWorld(t testing.TB) *world {
@@ -169,12 +170,13 @@ func (w *world) start() {
 	var stored, queued sync.WaitGroup
 	stored.Go(func() { _ = w.store.Run(storeCtx) })
 	queued.Go(func() { _ = w.queue.Run(queueCtx) })
-	queued.Go(func() { _ = w.index.Run(queueCtx) })
+	w.follow()
 	var once sync.Once
 	w.stop = func() {
 		once.Do(func() {
 			stopQueue()
 			queued.Wait()
+			w.unfollow()
 			stopStore()
 			stored.Wait()
 		})
@@ -186,6 +188,17 @@ func (w *world) start() {
 		})
 		w.channel("email", true)
 		w.channel("sms", true)
+	}
+}
+
+// follow keeps the index behind the store.
+func (w *world) follow() {
+	ctx, cancel := context.WithCancel(context.Background())
+	var following sync.WaitGroup
+	following.Go(func() { _ = w.index.Run(ctx) })
+	w.unfollow = func() {
+		cancel()
+		following.Wait()
 	}
 }
 
