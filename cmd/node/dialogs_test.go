@@ -379,7 +379,7 @@ type said struct {
 	unsigned, bad, tampered  bool
 	skew, presign            time.Duration
 	fault                    string
-	saveName, saveMember     string
+	saves                    [][2]string // name and member
 	untilMember, untilEquals string
 }
 
@@ -396,8 +396,8 @@ func (d *dialog) ask(text string) answer {
 	s := d.read(text)
 	a := answer{operation: d.about(s)}
 	resp := d.exchange(s)
-	if s.saveName != "" {
-		d.save(s.saveName, s.saveMember, resp.Body.Bytes())
+	for _, as := range s.saves {
+		d.save(as[0], as[1], resp.Body.Bytes())
 	}
 	a.verdict, a.text = strconv.Itoa(resp.Code), d.told(resp)
 	if name := exceptionOf(resp); name != "" {
@@ -474,7 +474,8 @@ func (d *dialog) read(text string) *said {
 		case "body-bytes":
 			bodyBytes, err = strconv.Atoi(value)
 		case "save":
-			s.saveName, s.saveMember, _ = strings.Cut(value, ".")
+			to, member, _ := strings.Cut(value, ".")
+			s.saves = append(s.saves, [2]string{to, member})
 		case "until":
 			s.untilMember, s.untilEquals, _ = strings.Cut(value, "=")
 		default:
