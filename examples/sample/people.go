@@ -50,8 +50,12 @@ var (
 	platforms  = []string{"iOS", "Android", "Web"}
 	locales    = []string{"en_US", "de_DE", "pt_BR", "ja_JP"}
 	places     = []struct{ city, country, zone string }{
-		{"Seattle", "US", "America/Los_Angeles"}, {"Boston", "US", "America/New_York"}, {"Berlin", "DE", "Europe/Berlin"},
-		{"Recife", "BR", "America/Recife"}, {"Kyoto", "JP", "Asia/Tokyo"}, {"Porto", "PT", ""},
+		{"Seattle", "US", "America/Los_Angeles"},
+		{"Boston", "US", "America/New_York"},
+		{"Berlin", "DE", "Europe/Berlin"},
+		{"Recife", "BR", "America/Recife"},
+		{"Kyoto", "JP", "Asia/Tokyo"},
+		{"Porto", "PT", ""},
 	}
 )
 

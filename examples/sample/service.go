@@ -90,18 +90,8 @@ func (s *service) read(req *http.Request, out any) error {
 
 // run is how far a campaign is.
 type run struct {
-	State                                               string // PENDING, RUNNING, COMPLETED, FAILED
-	Targets, Claimed, Sent, Failed, Ambiguous, InFlight int64
-	Held                                                map[string]int64
-}
-
-// settled is how many targets have a fate.
-func (r *run) settled() int64 {
-	n := r.Sent + r.Failed + r.Ambiguous
-	for _, held := range r.Held {
-		n += held
-	}
-	return n
+	State   string // PENDING, RUNNING, COMPLETED, FAILED
+	Targets int64
 }
 
 func campaignPath(app, campaign, what string) string {

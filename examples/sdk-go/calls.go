@@ -84,9 +84,9 @@ func (s *shop) endpoint(ctx context.Context) error {
 		return err
 	}
 	e := read.EndpointResponse
-	return want("the endpoint",
-		fmt.Sprint(*e.Address, " ", e.ChannelType, " ", *e.EndpointStatus, " ", *e.OptOut, " ", e.Attributes, " ", e.Metrics, " ", e.User.UserAttributes, " ", *e.Location.Latitude),
-		"alice@tea.example EMAIL ACTIVE NONE map[likes:[oolong]] map[orders:3] map[name:[Alice]] 47.6")
+	got := fmt.Sprint(*e.Address, " ", e.ChannelType, " ", *e.EndpointStatus, " ", *e.OptOut, " ",
+		e.Attributes, " ", e.Metrics, " ", e.User.UserAttributes, " ", *e.Location.Latitude)
+	return want("the endpoint", got, "alice@tea.example EMAIL ACTIVE NONE map[likes:[oolong]] map[orders:3] map[name:[Alice]] 47.6")
 }
 
 func (s *shop) importFile(ctx context.Context) error {

@@ -120,7 +120,8 @@ func TestJudge(t *testing.T) {
 		{"a_listed_duplicate", append(slices.Clone(sent), sent[0]), []ambiguousSend{{MessageId: "1", Address: "a"}}, ""},
 		{
 			"a_duplicate_under_another_id", append(slices.Clone(sent), message{To: "a", MessageID: "4"}),
-			[]ambiguousSend{{MessageId: "4", Address: "a"}}, "as 1 and as 4",
+			[]ambiguousSend{{MessageId: "4", Address: "a"}},
+			"as 1 and as 4",
 		},
 		{"somebody_who_opted_out", append(slices.Clone(sent), message{To: "d", MessageID: "4"}), nil, "must not be reached"},
 	}
