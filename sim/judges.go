@@ -47,20 +47,18 @@ func Judge(s *Story) []string {
 		}
 	}
 	for id, to := range s.Direct {
-		if ids[id] == 0 && !listed[id] {
+		if ids[id] == 0 && !listed[id] && !s.Refused[to] {
 			say("direct message %s to %s was accepted and never went out", id, to)
 		}
 	}
 
-	refused := s.Balance.Failed
 	for _, p := range s.People {
 		n := times[p.address]
 		switch {
 		case p.barred != "" && n > 0:
 			say("%s is barred (%s) and was sent to", p.id, p.barred)
 		case p.barred == "" && p.out.IsZero() && n == 0 && !listedAddress[p.address]:
-			// A carrier may have refused it, which the node must have counted.
-			if refused--; refused < 0 {
+			if !s.Refused[p.address] {
 				say("%s was left out, neither held nor listed nor refused", p.id)
 			}
 		}

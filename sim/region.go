@@ -50,14 +50,15 @@ type Region struct {
 	text   *smpptest.Pipes
 	outbox *carriers.Outbox
 
-	mu     sync.Mutex
-	life   int
-	lives  int
-	dead   bool
-	commit int // commit points passed in this life
-	fatal  int // the one that kills; 0: none
-	died   chan struct{}
-	cables []net.Conn
+	mu      sync.Mutex
+	refused map[string]bool // addresses that a carrier refused for good
+	life    int
+	lives   int
+	dead    bool
+	commit  int // commit points passed in this life
+	fatal   int // the one that kills; 0: none
+	died    chan struct{}
+	cables  []net.Conn
 
 	node *node.Node
 	stop func()
@@ -72,6 +73,7 @@ func NewRegion(seed uint64, dir string) (*Region, error) {
 	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte(secret), 0o600); err != nil {
 		return nil, err
 	}
+	r.refused = map[string]bool{}
 	r.relay = smtptest.New(smtptest.Config{MailboxMax: -1}, r.outbox.Mail)
 	r.relay.SetRules(r.mailFaults()...)
 	r.centre = smpptest.New(smpptest.Config{
@@ -101,10 +103,26 @@ func (r *Region) mailFaults() []smtptest.Rule {
 	for _, rule := range all {
 		if r.rnd.IntN(2) == 0 {
 			rule.Times, rule.Match = 1+r.rnd.IntN(2), nth(1)
+			if strings.HasPrefix(rule.Reply, "5") {
+				rule.Match = r.refusing(rule.Match)
+			}
 			out = append(out, rule)
 		}
 	}
 	return out
+}
+
+// refusing remembers whom a rule is used on.
+func (r *Region) refusing(match func(smtptest.Attempt) bool) func(smtptest.Attempt) bool {
+	return func(a smtptest.Attempt) bool {
+		if !match(a) {
+			return false
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.refused[a.To] = true
+		return true
+	}
 }
 
 // textFaults draws what goes wrong at the SMS centre.
@@ -112,7 +130,7 @@ func (r *Region) textFaults() func(smpptest.Submit) smpptest.Action {
 	rnd := rand.New(rand.NewPCG(r.rnd.Uint64(), 1))
 	often := r.rnd.IntN(12)
 	var mu sync.Mutex
-	return func(smpptest.Submit) smpptest.Action {
+	return func(sub smpptest.Submit) smpptest.Action {
 		mu.Lock()
 		defer mu.Unlock()
 		if rnd.IntN(100) >= often {
@@ -122,6 +140,9 @@ func (r *Region) textFaults() func(smpptest.Submit) smpptest.Action {
 		case 0:
 			return smpptest.Action{Status: smpp.Status(0x58)} // throttled
 		case 1:
+			r.mu.Lock()
+			r.refused[sub.To] = true
+			r.mu.Unlock()
 			return smpptest.Action{Status: smpp.Status(0x0b)} // bad destination
 		case 2:
 			return smpptest.Action{Drop: true}

@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -28,6 +29,8 @@ type Story struct {
 	Acknowledged map[string]float64
 	// Direct are messages that SendMessages answered SUCCESSFUL: id to address.
 	Direct map[string]string
+	// Refused are the addresses that a carrier refused for good.
+	Refused map[string]bool
 	// Crashes is how many lives ended at a commit point.
 	Crashes int
 
@@ -202,6 +205,9 @@ func (s *Story) call(r *Region) {
 			s.Direct[*res.MessageId] = to
 		}
 	default:
+		if p.barred == "inactive" {
+			return // an update would make the endpoint active again
+		}
 		round := s.Acknowledged[p.id] + 1
 		if r.Call("mobiletargeting", "PUT", path, object{"Metrics": object{"Round": round}}, nil) == nil {
 			s.Acknowledged[p.id] = round
@@ -237,6 +243,9 @@ func (s *Story) end(r *Region) error {
 		}
 		s.Found[p.id] = e.Metrics["Round"]
 	}
+	r.mu.Lock()
+	s.Refused = maps.Clone(r.refused)
+	r.mu.Unlock()
 	for after := 0; ; {
 		page := r.outbox.Messages(after, time.Time{}, "", 1000)
 		if len(page) == 0 {

@@ -33,6 +33,7 @@ import (
 	"github.com/everpoint/everpoint/door"
 	"github.com/everpoint/everpoint/insight/events"
 	"github.com/everpoint/everpoint/outreach/campaigns"
+	"github.com/everpoint/everpoint/outreach/messages"
 	"github.com/everpoint/everpoint/senders/channels"
 	"github.com/everpoint/everpoint/state/eventlog"
 	"github.com/everpoint/everpoint/state/queue"
@@ -178,19 +179,21 @@ func (n *Node) assemble(w World) error {
 
 	// Floor 5: who decides to speak, and who tells what happened.
 	campaignRoom := campaigns.New(campaigns.Config{}, st, n.Queue, n.Delivery, n.Index, segments.Load, tokens, ids, w.Now, log)
+	messageRoom := messages.New(st, n.Delivery, ids, w.Now, log)
 	eventRoom := events.New(events.Config{}, st, endpointRoom, w.Now, log)
 	if cfg.Events.Dir != "" {
 		events.NewFiles(events.FilesConfig{Dir: cfg.Events.Dir, AllApps: cfg.Events.AllApps}, st, w.Now, log).Register(facts)
 	}
 
 	for _, room := range []interface{ Mount(*wire.Mux) }{
-		appRoom, endpointRoom, segmentRoom, imports, templateRoom, channelRoom, campaignRoom, eventRoom,
+		appRoom, endpointRoom, segmentRoom, imports, templateRoom, channelRoom, campaignRoom, messageRoom, eventRoom,
 		&administration{n, tokens},
 	} {
 		room.Mount(n.Mux)
 	}
 	for _, contents := range [][]apps.Content{
-		endpoints.Contents(), endpoints.ImportContents(), segments.Contents(), channels.Contents(), campaigns.Contents(), events.Contents(),
+		endpoints.Contents(), endpoints.ImportContents(), segments.Contents(), channels.Contents(), campaigns.Contents(),
+		messages.Contents(), events.Contents(),
 	} {
 		appRoom.Contains(contents...)
 	}
