@@ -57,7 +57,7 @@ func Judge(s *Story) []string {
 		switch {
 		case p.barred != "" && n > 0:
 			say("%s is barred (%s) and was sent to", p.id, p.barred)
-		case p.barred == "" && p.out.IsZero() && n == 0 && !listedAddress[p.address]:
+		case p.barred == "" && p.out.IsZero() && !p.unsure && n == 0 && !listedAddress[p.address]:
 			if !s.Refused[p.address] {
 				say("%s was left out, neither held nor listed nor refused", p.id)
 			}

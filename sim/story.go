@@ -16,6 +16,7 @@ type person struct {
 	id, channel, address string
 	barred               string    // why the campaign must hold them; empty: it must not
 	out                  time.Time // when their opt-out was acknowledged; zero: never
+	unsure               bool      // an opt-out was not acknowledged, and may count
 }
 
 // Story is what happened in one run, for the judges.
@@ -191,7 +192,10 @@ func (s *Story) call(r *Region) {
 	path := "/v1/apps/" + s.App + "/endpoints/" + p.id
 	switch r.rnd.IntN(4) {
 	case 0:
-		if r.Call("mobiletargeting", "PUT", path, object{"OptOut": "ALL"}, nil) == nil && p.out.IsZero() {
+		switch err := r.Call("mobiletargeting", "PUT", path, object{"OptOut": "ALL"}, nil); {
+		case err != nil:
+			p.unsure = true // it may have been written, and the answer lost
+		case p.out.IsZero():
 			p.out = time.Now()
 		}
 	case 1:
