@@ -79,6 +79,9 @@ func (d *draft) channels(r store.Reader) error {
 	case *from == "":
 		*from = email.Email.FromAddress
 	}
+	if d.emailRefusal == "" && !d.s.delivery.MaySend(d.content.email.From) {
+		d.emailRefusal = "The FromAddress is not one that mail may come from"
+	}
 	sms, err := channels.SMS(r, d.app)
 	if err != nil {
 		return err
