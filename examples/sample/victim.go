@@ -77,7 +77,9 @@ func (v *victim) pid() (int, error) {
 	return pid, nil
 }
 
-// runs reports whether the process is there and no zombie.
+// runs reports whether any thread of the process is left. A zombie that nobody
+// collects has ended; its first thread is a zombie before the others have closed
+// their files, though.
 func (v *victim) runs(pid int) bool {
 	if syscall.Kill(pid, 0) != nil {
 		return false
@@ -86,6 +88,7 @@ func (v *victim) runs(pid int) bool {
 	if err != nil {
 		return !errors.Is(err, os.ErrNotExist) // elsewhere than on Linux signal 0 has to do
 	}
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	_, state, _ := strings.Cut(string(stat), ") ")
-	return !strings.HasPrefix(state, "Z")
+	return !strings.HasPrefix(state, "Z") || err == nil && len(threads) > 1
 }
