@@ -205,6 +205,14 @@ func TestDates(t *testing.T) {
 	last := fmt.Sprint("req-", r.n-4)
 	r.put("e", `{"EffectiveDate":"2026-11-02T09:59:59.999Z","Attributes":{"a":["3"]},"OptOut":"ALL"}`, "")
 	check("older: accepted, ignored", "2026-11-02T10:00:00.000Z", "2", last)
+	if got := r.field("e", "OptOut"); got != "ALL" {
+		t.Errorf("an opt-out that came late was lost: OptOut is %s", got)
+	}
+	r.put("e", `{"EffectiveDate":"2026-11-02T09:59:59.999Z","OptOut":"NONE"}`, "")
+	if got := r.field("e", "OptOut"); got != "ALL" {
+		t.Errorf("an opt-in from the past revoked the opt-out: OptOut is %s", got)
+	}
+	last = fmt.Sprint("req-", r.n-4)
 	r.put("e", `{"EffectiveDate":"2031-01-01T00:00:00Z","Attributes":{"a":["4"]}}`, "")
 	check("ahead: clamped to now", "2026-11-02T10:30:00.000Z", "4", request())
 	*r.clock = r.clock.Add(time.Second)

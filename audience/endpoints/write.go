@@ -54,7 +54,7 @@ func (s *Service) write(tx *store.Tx, p *Patch) (channel string, err error) {
 		return "", err
 	}
 	if stale(&w.was, p) {
-		return textOf(&w.was, pathChannelType), nil
+		return textOf(&w.was, pathChannelType), w.optOutOnly()
 	}
 	fresh := known.fresh(known.fresh(nil, w.sets), w.userSets)
 	if err := known.admit(fresh, s.limits.NamesPerApp); err != nil {
@@ -99,6 +99,20 @@ func (w *write) load() error {
 		return fmt.Errorf("read endpoint: %w", err)
 	}
 	return nil
+}
+
+// optOutOnly takes nothing but an explicit opt-out from a patch that is older
+// than what is stored: whoever wants nothing more must not be missed because a
+// message was late. An opt-in does not count from the past.
+//
+// Departs: docs/divergences.md#late-opt-out.
+func (w *write) optOutOnly() error {
+	if w.p.optOut != pinpoint.OptOutAll || w.was.OptOut.Active() {
+		return nil
+	}
+	r := w.was
+	r.OptOut = r.OptOut.Record(w.tx.Stamp(r.Latest()))
+	return put(w.tx, w.p.app, w.p.key, &r)
 }
 
 // decide makes the new record and finds out who else changes. It writes nothing.

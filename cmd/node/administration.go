@@ -18,6 +18,15 @@ type administration struct {
 	tokens *wire.Tokens
 }
 
+// operator refuses everybody but the operator's account, the first of the
+// configuration: what concerns the node concerns all its tenants.
+func (a *administration) operator(ctx context.Context) error {
+	if c := aws.CallerFrom(ctx); c.Account != a.n.Config.Account[0].ID {
+		return aws.Denied("Only the operator's account may look at the node")
+	}
+	return nil
+}
+
 // Mount hangs the node's own operations on the mux.
 func (a *administration) Mount(m *wire.Mux) {
 	wire.Handle(m, everpoint.GetNodeStatus, "node", a.status)
@@ -29,6 +38,9 @@ func (a *administration) Mount(m *wire.Mux) {
 const depthMax = 100_000
 
 func (a *administration) status(ctx context.Context, _ *everpoint.GetNodeStatusRequest) (*everpoint.GetNodeStatusResponse, error) {
+	if err := a.operator(ctx); err != nil {
+		return nil, err
+	}
 	n := a.n
 	depth, err := n.Queue.Depth(n.Store.Reader(ctx), depthMax)
 	if err != nil {
@@ -61,6 +73,9 @@ func view(b *queue.Buried) everpoint.BuriedWork {
 const buriedScope = "everpoint:ListBuriedWork"
 
 func (a *administration) buried(ctx context.Context, in *everpoint.ListBuriedWorkRequest) (*everpoint.ListBuriedWorkResponse, error) {
+	if err := a.operator(ctx); err != nil {
+		return nil, err
+	}
 	limit, err := wire.Page(in.PageSize)
 	if err != nil {
 		return nil, err
@@ -87,6 +102,9 @@ func (a *administration) buried(ctx context.Context, in *everpoint.ListBuriedWor
 }
 
 func (a *administration) retry(ctx context.Context, in *everpoint.RetryBuriedWorkRequest) (*everpoint.RetryBuriedWorkResponse, error) {
+	if err := a.operator(ctx); err != nil {
+		return nil, err
+	}
 	raw, err := base64.RawURLEncoding.DecodeString(in.WorkId)
 	kind, id, ok := strings.Cut(string(raw), "\x00")
 	if err != nil || !ok {

@@ -30,7 +30,7 @@ type Config struct {
 	KeysDir string
 
 	Door    Door      // where the API is served
-	Account []Account // the accounts and their access keys; at least one
+	Account []Account // the accounts and their access keys; at least one, the first is the operator's
 	Mail    *Mail     // the mail relay; none: mail cannot be sent
 	Routes  []Route   // SMS routes by name; none: texts cannot be sent
 	Numbers []Number  // origination numbers and sender ids
@@ -77,7 +77,7 @@ type Mail struct {
 	CAFile       string // PEM roots; default: the system's
 	Username     string // for AUTH; empty: none
 	PasswordFile string // a file with the password
-	Connections  int // default 4
+	Connections  int    // default 4
 	// Senders are the addresses (news@tea.example) and domains (tea.example) that
 	// mail may come from. Empty allows none, unless Local is set.
 	Senders []string
@@ -89,8 +89,8 @@ type Route struct {
 	Addresses    []string // host:port, tried in turn
 	SystemID     string   // at most 15 characters
 	PasswordFile string   // a file with the password, at most 8 characters; empty: none
-	Binds        int    // default 2
-	Window       int    // default 10
+	Binds        int      // default 2
+	Window       int      // default 10
 	TLS          bool     // encrypt the connections
 }
 
