@@ -2,62 +2,21 @@ package eventlog
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
-	"github.com/everpoint/everpoint/state/changelog"
 	"github.com/everpoint/everpoint/state/store"
 )
 
-var kindCursor = store.Kind{Name: "cursor", Rule: changelog.RuleLocal}
-
-// Fact is one thing that happened.
-type Fact struct {
-	ID      string // unique; consumers drop repeats by it
-	Account string
-	App     string
-	Type    string // "_campaign.send", "_email.send", "menu.opened", …
-	Client  string // the endpoint it is about; consumers keep its order
-	Data    []byte // the event record as JSON; see channels-and-events 9.1
-}
-
-// Append adds a fact to the caller's update.
-func Append(tx *store.Tx, f Fact) {
-	n := 10
-	for _, s := range []string{f.ID, f.Account, f.App, f.Type, f.Client} {
-		n += len(s) + 2
-	}
-	b := make([]byte, 0, n+len(f.Data))
-	for _, s := range []string{f.ID, f.Account, f.App, f.Type, f.Client} {
-		b = append(binary.AppendUvarint(b, uint64(len(s))), s...)
-	}
-	tx.Append(append(b, f.Data...))
-}
-
-var errCorrupt = errors.New("eventlog: fact is corrupt")
-
-func decode(b []byte) (Fact, error) {
-	var f Fact
-	for _, s := range []*string{&f.ID, &f.Account, &f.App, &f.Type, &f.Client} {
-		n, k := binary.Uvarint(b)
-		if k <= 0 || n > uint64(len(b)-k) {
-			return Fact{}, errCorrupt
-		}
-		*s = string(b[k : k+int(n)])
-		b = b[k+int(n):]
-	}
-	f.Data = b
-	return f, nil
-}
-
 // Config tunes a log.
 type Config struct {
-	// Node holds the leases of this node's followers. Required.
+	// Node holds the leases of this node's followers. Required, and no two nodes
+	// of a Region may have the same.
 	Node string
 	// Retention is how long facts stay; 0 means 7 days. Source: channels 11.
 	Retention time.Duration
@@ -67,11 +26,14 @@ type Config struct {
 
 // Log hands facts to followers. Register them, then Run it.
 type Log struct {
-	cfg       Config
-	store     *store.Store
-	now       func() time.Time
-	log       *slog.Logger
+	cfg   Config
+	store *store.Store
+	now   func() time.Time
+	log   *slog.Logger
+
+	mu        sync.Mutex
 	followers []*follower
+	running   bool
 }
 
 // New returns a log over st.
@@ -85,39 +47,57 @@ func New(cfg Config, st *store.Store, now func() time.Time, log *slog.Logger) *L
 	return &Log{cfg: cfg, store: st, now: now, log: log.With("component", "eventlog")}
 }
 
+// follower is one follower on this node; one goroutine runs it.
 type follower struct {
-	name   string
-	follow func(ctx context.Context, batch []Fact, state json.RawMessage) (json.RawMessage, error)
-	apply  func(tx *store.Tx, batch []Fact) error
+	name  string
+	out   func(ctx context.Context, batch []Fact, state json.RawMessage) (json.RawMessage, error)
+	apply func(tx *store.Tx, batch []Fact) error
+	cur   *cursor // as last read or written; nil when that is in doubt
 }
 
 // Follow has apply called with facts in order, in the update that moves the
 // follower's cursor: each fact takes effect exactly once. apply may run more
-// than once for one commit, as every update function. Call it before Run.
+// than once for one commit, as every update function. Follow panics when the
+// name is taken, or after Run.
 func Follow(l *Log, name string, apply func(tx *store.Tx, batch []Fact) error) {
-	l.followers = append(l.followers, &follower{name: name, apply: apply})
+	l.add(&follower{name: name, apply: apply})
 }
 
 // Deliver has out called with facts in order, outside any update. state is what
 // out returned with the batch before, nil at first; it is stored with the
-// cursor after out returns. When the node dies between, the batch comes again
-// with the older state. Call it before Run.
+// cursor after out returns. When the node dies between, facts come again with
+// the older state, perhaps cut into other batches. out must return when its
+// context ends: the node stops, or no longer holds the follower. Deliver panics
+// when the name is taken, or after Run.
 func Deliver(l *Log, name string, out func(ctx context.Context, batch []Fact, state json.RawMessage) (json.RawMessage, error)) {
-	l.followers = append(l.followers, &follower{name: name, follow: out})
+	l.add(&follower{name: name, out: out})
 }
 
-// cursor is how far a follower is.
-type cursor struct {
-	N     int64           // the last block it has done
-	State json.RawMessage `json:",omitempty"`
-	Node  string          // who follows
-	Until time.Time       // and until when nobody else may
+func (l *Log) add(f *follower) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.running {
+		panic("eventlog: follower " + f.name + " was added after Run")
+	}
+	for _, o := range l.followers {
+		if o.name == f.name {
+			panic("eventlog: follower " + f.name + " was added twice")
+		}
+	}
+	l.followers = append(l.followers, f)
 }
 
 // Run runs the followers until ctx ends.
 func (l *Log) Run(ctx context.Context) error {
+	l.mu.Lock()
+	if l.running {
+		l.mu.Unlock()
+		return errors.New("eventlog: Run was called twice")
+	}
+	l.running = true
+	l.mu.Unlock()
 	var done sync.WaitGroup
-	for _, f := range l.followers {
+	for _, f := range l.followers { // nobody adds any more
 		done.Go(func() { l.follow(ctx, f) })
 	}
 	done.Go(func() { l.trim(ctx) })
@@ -125,18 +105,35 @@ func (l *Log) Run(ctx context.Context) error {
 	return nil
 }
 
+// Bounds of one batch, and of what is read for it.
 const (
-	batchBlocks   = 64
+	batchFactsMax = 1000
+	batchBytesMax = 4 << 20 // of Data; a longer fact is a batch of its own
+	batchBlocks   = 16
+)
+
+// After a failure a follower waits.
+const (
 	retryDelay    = time.Second
-	trimInterval  = time.Minute
-	renewFraction = 3
+	retryDelayMax = 10 * time.Second
 )
 
 func (l *Log) follow(ctx context.Context, f *follower) {
+	defer l.giveUp(context.WithoutCancel(ctx), f)
+	delay := retryDelay
 	for ctx.Err() == nil {
-		if err := l.step(ctx, f); err != nil && ctx.Err() == nil {
+		err := l.step(ctx, f)
+		if err == nil {
+			delay = retryDelay
+			continue
+		}
+		f.cur = nil
+		if held, ok := errors.AsType[*elsewhereError](err); ok {
+			wait(ctx, min(max(held.until.Sub(l.now()), time.Millisecond), l.cfg.LeaseTime/renewPart))
+		} else if ctx.Err() == nil {
 			l.log.WarnContext(ctx, "follower did not advance", "follower", f.name, "error", err)
-			wait(ctx, retryDelay)
+			wait(ctx, delay)
+			delay = min(2*delay, retryDelayMax)
 		}
 	}
 }
@@ -150,121 +147,108 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// errElsewhere says that another node runs the follower.
-var errElsewhere = errors.New("eventlog: another node follows")
-
-// step waits for facts and hands one batch on.
+// step waits for facts and hands one batch on. While there are none it holds no
+// lease: a log at rest writes nothing.
 func (l *Log) step(ctx context.Context, f *follower) error {
-	cur, err := l.take(ctx, f)
-	if errors.Is(err, errElsewhere) {
-		wait(ctx, l.cfg.LeaseTime/renewFraction)
-		return nil
+	if f.cur == nil {
+		if err := l.find(ctx, f); err != nil {
+			return err
+		}
 	}
-	if err != nil {
+	if err := l.store.Wait(ctx, store.Events, f.cur.N); err != nil {
+		return err // the node stops
+	}
+	if err := l.hold(ctx, f); err != nil {
 		return err
 	}
-	// Wait for facts, but not longer than the lease can be left alone.
-	waiting, cancel := context.WithTimeout(ctx, l.cfg.LeaseTime/renewFraction)
-	err = l.store.Wait(waiting, store.Events, cur.N)
-	cancel()
-	if err != nil {
-		return nil // the lease is due, or the node stops
-	}
-	blocks, err := l.store.Blocks(ctx, store.Events, cur.N, batchBlocks)
+	blocks, err := l.store.Blocks(ctx, store.Events, f.cur.N, batchBlocks)
 	if err != nil || len(blocks) == 0 {
 		return err
 	}
-	var batch []Fact
-	for _, b := range blocks {
-		for _, rec := range b.Records {
-			fact, err := decode(rec)
-			if err != nil {
-				return fmt.Errorf("block %d: %w", b.N, err)
-			}
-			batch = append(batch, fact)
-		}
+	if first := blocks[0].N; f.cur.N > 0 && first > f.cur.N+1 {
+		l.log.ErrorContext(ctx, "facts were removed before they were read", "follower", f.name, "from_block", f.cur.N+1, "to_block", first-1)
 	}
-	next := *cur
-	next.N = blocks[len(blocks)-1].N
-	if f.follow != nil {
-		if next.State, err = f.follow(ctx, batch, cur.State); err != nil {
+	batch, next, err := gather(f.cur, blocks)
+	if err != nil {
+		return err
+	}
+	if f.out != nil {
+		if next.State, err = l.deliver(ctx, f, batch); err != nil {
 			return err
 		}
 	}
-	return l.store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
-		c, err := store.Load[cursor](tx, kindCursor, f.name)
+	return l.advance(context.WithoutCancel(ctx), f, batch, next)
+}
+
+// gather cuts the next batch out of blocks, and says where the cursor is after it.
+func gather(cur *cursor, blocks []store.Block) (batch []Fact, next *cursor, err error) {
+	after := *cur
+	next = &after
+	bytes := 0
+	for _, b := range blocks {
+		start := 0
+		if b.N == cur.N+1 {
+			start = min(cur.Part, len(b.Records))
+		}
+		for i := start; i < len(b.Records); i++ {
+			f, err := decode(b.Records[i])
+			if err != nil {
+				return nil, nil, fmt.Errorf("block %d: %w", b.N, err)
+			}
+			if len(batch) == batchFactsMax || len(batch) > 0 && bytes+len(f.Data) > batchBytesMax {
+				next.N, next.Part = b.N-1, i
+				return batch, next, nil
+			}
+			batch, bytes = append(batch, f), bytes+len(f.Data)
+		}
+		next.N, next.Part = b.N, 0
+	}
+	return batch, next, nil
+}
+
+// advance moves the cursor, with the effect of a follower that has one here.
+func (l *Log) advance(ctx context.Context, f *follower, batch []Fact, next *cursor) error {
+	if err := l.store.Update(ctx, func(tx *store.Tx) error {
+		c, err := l.mine(tx, f)
 		if err != nil {
 			return err
 		}
-		if c == nil || c.Node != l.cfg.Node || c.N != cur.N {
-			return errElsewhere
+		if c.N != f.cur.N || c.Part != f.cur.Part {
+			return errMoved
 		}
 		if f.apply != nil {
 			if err := f.apply(tx, batch); err != nil {
 				return err
 			}
 		}
-		next.Until = tx.Now().Add(l.cfg.LeaseTime)
-		return store.Save(tx, kindCursor, f.name, &next)
-	}, store.Touch{Kind: kindCursor, Key: f.name})
+		next.Until = l.now().Add(l.cfg.LeaseTime)
+		return store.Save(tx, kindCursor, f.name, next)
+	}, f.touch()); err != nil {
+		return err
+	}
+	f.cur = next
+	return nil
 }
 
-// take renews the follower's lease, or takes one that ran out.
-func (l *Log) take(ctx context.Context, f *follower) (*cursor, error) {
-	cur, err := store.Load[cursor](l.store.Reader(ctx), kindCursor, f.name)
-	if err != nil {
-		return nil, err
+// deliver calls out, keeping the lease meanwhile.
+func (l *Log) deliver(ctx context.Context, f *follower, batch []Fact) (json.RawMessage, error) {
+	work, cancel := context.WithCancelCause(ctx)
+	var keeping sync.WaitGroup
+	keeping.Go(func() { l.keep(work, f, cancel) })
+	state, err := call(work, f, batch)
+	cancel(nil)
+	keeping.Wait()
+	if cause := context.Cause(work); err != nil && cause != nil && !errors.Is(cause, context.Canceled) {
+		return nil, fmt.Errorf("%w (%w)", err, cause)
 	}
-	now := l.now()
-	if cur != nil && cur.Node == l.cfg.Node && cur.Until.Sub(now) > l.cfg.LeaseTime/2 {
-		return cur, nil
-	}
-	if cur != nil && cur.Node != l.cfg.Node && now.Before(cur.Until) {
-		return nil, errElsewhere
-	}
-	var out *cursor
-	err = l.store.Update(ctx, func(tx *store.Tx) error {
-		c, err := store.Load[cursor](tx, kindCursor, f.name)
-		if err != nil {
-			return err
-		}
-		if c == nil {
-			c = &cursor{}
-		}
-		if c.Node != l.cfg.Node && tx.Now().Before(c.Until) {
-			return errElsewhere
-		}
-		c.Node, c.Until = l.cfg.Node, tx.Now().Add(l.cfg.LeaseTime)
-		out = c
-		return store.Save(tx, kindCursor, f.name, c)
-	}, store.Touch{Kind: kindCursor, Key: f.name})
-	return out, err
+	return state, err
 }
 
-// trim removes facts that are past their time and that every follower has read.
-func (l *Log) trim(ctx context.Context) {
-	ticker := time.NewTicker(trimInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
+func call(ctx context.Context, f *follower, batch []Fact) (state json.RawMessage, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("follower panicked: %v\n%s", p, debug.Stack())
 		}
-		read := l.store.Head(store.Events)
-		for _, f := range l.followers {
-			cur, err := store.Load[cursor](l.store.Reader(ctx), kindCursor, f.name)
-			if err != nil || cur == nil {
-				read = 0
-				break
-			}
-			read = min(read, cur.N)
-		}
-		if read == 0 {
-			continue
-		}
-		if _, err := l.store.Trim(ctx, store.Events, read, l.now().Add(-l.cfg.Retention)); err != nil && ctx.Err() == nil {
-			l.log.WarnContext(ctx, "old facts not removed", "error", err)
-		}
-	}
+	}()
+	return f.out(ctx, batch, f.cur.State)
 }
