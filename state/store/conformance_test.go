@@ -451,6 +451,28 @@ func TestSealed_bodies_and_indexes_do_not_show_in_the_files(t *testing.T) {
 	check("after the end")
 }
 
+func TestFiles_are_the_owner_s_alone(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := home{Config{Dir: dir, Region: "us-east-1"}, newTestKeys(t)}.start(t)
+	put(t, s, kindRec, "r", "body")
+	files, err := filepath.Glob(filepath.Join(dir, "everpoint.db*"))
+	if err != nil || len(files) < 2 {
+		t.Fatalf("files %v, %v", files, err)
+	}
+	for _, f := range files {
+		st, err := os.Stat(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Mode().Perm() != 0o600 {
+			t.Errorf("%s has mode %v", filepath.Base(f), st.Mode())
+		}
+	}
+	if _, err := Open(t.Context(), Config{Dir: dir, Region: "us-east-1"}, newTestKeys(t), time.Now, slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("a second process opened the same directory")
+	}
+}
+
 func TestKeys_bind_a_row_to_its_place(t *testing.T) {
 	k := newTestKeys(t)
 	sealed, err := k.Seal([]byte("x"), "here")

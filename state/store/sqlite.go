@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -37,11 +38,33 @@ func lockDir(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("another process uses the store in %s: %w", dir, err)
+	// A process that was killed holds its locks until its last thread is gone.
+	for try := 0; ; try++ {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if try == lockTries {
+			f.Close()
+			return nil, fmt.Errorf("another process uses the store in %s: %w", dir, err)
+		}
+		time.Sleep(lockDelay)
 	}
-	return f, nil
+}
+
+const (
+	lockTries = 20
+	lockDelay = 50 * time.Millisecond
+)
+
+// private makes the database's file before the engine does, readable by its
+// owner alone; the engine gives its companions the same mode.
+func private(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("make database file: %w", err)
+	}
+	return f.Close()
 }
 
 func openSQLite(path string, cfg Config) (*sqliteEngine, error) {
@@ -56,6 +79,9 @@ func openSQLite(path string, cfg Config) (*sqliteEngine, error) {
 			q += "&_pragma=" + p
 		}
 		return q
+	}
+	if err := private(path); err != nil {
+		return nil, err
 	}
 	e := &sqliteEngine{texts: statements(sqliteText), path: path}
 	pragmas := []string{fmt.Sprintf("cache_size(-%d)", cache<<10), "wal_autocheckpoint(8000)"}
