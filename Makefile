@@ -39,7 +39,7 @@ clean: postgres-stop ## Remove what was built, and the cluster of `make postgres
 ##@ Test
 
 .PHONY: test
-test: deps fmt-check lint vet verify test-go ## All that CI runs, in its order.
+test: deps fmt-check lint vet verify test-go test-foreign-here ## All that CI runs, in its order.
 
 .PHONY: test-go
 test-go: ## The tests alone, against SQLite and a PostgreSQL of their own, then the race group.
@@ -52,6 +52,14 @@ test-plain:
 .PHONY: test-race
 test-race:
 	CGO_ENABLED=1 $(go_test) -race $(race_packages)
+
+.PHONY: test-foreign
+test-foreign: ## Hold couriers and doubles against Postfix and Kannel; as root on Debian it installs them.
+	scripts/foreign.sh
+
+.PHONY: test-foreign-here
+test-foreign-here:
+	scripts/foreign.sh --if-possible
 
 .PHONY: verify
 verify: ## Generate again and compare with what is committed.
