@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/everpoint/everpoint/account/tags"
 	"github.com/everpoint/everpoint/api/pinpoint"
 	"github.com/everpoint/everpoint/aws"
 	"github.com/everpoint/everpoint/aws/wire"
@@ -42,7 +43,7 @@ func (s *Service) create(ctx context.Context, name string, d *draft) (*pinpoint.
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
-	if err := checkTags(d.tags); err != nil {
+	if err := tags.Check(d.tags); err != nil {
 		return nil, err
 	}
 	if err := d.check(); err != nil {

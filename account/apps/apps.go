@@ -116,6 +116,15 @@ func SettingsOf(r store.Reader, app string) (*Settings, error) {
 	return &a.Settings, nil
 }
 
+// TagsOf returns the tags of an account's app.
+func TagsOf(r store.Reader, account, app string) (map[string]string, error) {
+	a, err := own(r, account, app)
+	if err != nil {
+		return nil, err
+	}
+	return a.Tags, nil
+}
+
 // SetTags replaces the tags of an account's app.
 func SetTags(tx *store.Tx, account, app string, tags map[string]string) error {
 	a, err := own(tx, account, app)

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/everpoint/everpoint/account/tags"
 	"github.com/everpoint/everpoint/api/pinpoint"
 	"github.com/everpoint/everpoint/aws"
 	"github.com/everpoint/everpoint/aws/wire"
@@ -19,7 +20,7 @@ func (s *Service) create(ctx context.Context, in *pinpoint.CreateAppRequest) (*p
 	if err := checkName(req.Name); err != nil {
 		return nil, err
 	}
-	if err := checkTags(req.Tags); err != nil {
+	if err := tags.Check(req.Tags); err != nil {
 		return nil, err
 	}
 	a := &App{

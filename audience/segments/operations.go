@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/everpoint/everpoint/account/tags"
 	"github.com/everpoint/everpoint/api/everpoint"
 	"github.com/everpoint/everpoint/api/pinpoint"
 	"github.com/everpoint/everpoint/aws"
@@ -30,7 +31,7 @@ func (s *Service) create(ctx context.Context, in *pinpoint.CreateSegmentRequest)
 	if err := checkName(req.Name); err != nil {
 		return nil, err
 	}
-	if err := checkTags(req.Tags); err != nil {
+	if err := tags.Check(req.Tags); err != nil {
 		return nil, err
 	}
 	at := aws.Timestamp(s.now())

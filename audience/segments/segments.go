@@ -2,9 +2,7 @@ package segments
 
 import (
 	"fmt"
-	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/everpoint/everpoint/account/apps"
@@ -110,6 +108,15 @@ func (s *sources) Segment(id string, number int) (*pinpoint.SegmentResponse, err
 	return Load(s.r, s.app, id, number)
 }
 
+// TagsOf returns the tags of an app's segment.
+func TagsOf(r store.Reader, app, id string) (map[string]string, error) {
+	seg, err := own(r, app, id)
+	if err != nil {
+		return nil, err
+	}
+	return seg.Tags, nil
+}
+
 // SetTags replaces the tags of an app's segment; that makes no new version.
 func SetTags(tx *store.Tx, app, id string, tags map[string]string) error {
 	seg, err := own(tx, app, id)
@@ -149,43 +156,14 @@ func save(tx *store.Tx, seg *pinpoint.SegmentResponse) error {
 	return store.Save(tx, KindVersion, versionKey(seg.ApplicationId, v), &old)
 }
 
-// Bounds of what a segment is created with. Source: engagement 1.3; the name's
-// is ours.
-const (
-	nameCharsMax     = 256
-	tagsMax          = 50
-	tagKeyCharsMax   = 128
-	tagValueCharsMax = 256
-)
+// nameCharsMax bounds a segment's name; the bound is ours.
+const nameCharsMax = 256
 
 func checkName(name *string) error {
 	if name != nil && utf8.RuneCountInString(*name) > nameCharsMax {
 		return aws.InvalidMember("Name", "Name: longer than %d characters", nameCharsMax)
 	}
 	return nil
-}
-
-func checkTags(tags map[string]string) error {
-	if len(tags) > tagsMax {
-		return aws.InvalidMember("tags", "tags: at most %d tags", tagsMax)
-	}
-	for k, v := range tags {
-		switch {
-		case k == "" || utf8.RuneCountInString(k) > tagKeyCharsMax:
-			return aws.InvalidMember("tags", "tags: a key has 1 to %d characters", tagKeyCharsMax)
-		case strings.HasPrefix(strings.ToLower(k), "aws:"):
-			return aws.InvalidMember("tags", "tags: keys that start with aws: are reserved")
-		case utf8.RuneCountInString(v) > tagValueCharsMax:
-			return aws.InvalidMember("tags", "tags: a value has at most %d characters", tagValueCharsMax)
-		case strings.ContainsFunc(k+v, untaggable):
-			return aws.InvalidMember("tags", "tags: keys and values hold letters, digits, spaces and _ . : / = + - @ only")
-		}
-	}
-	return nil
-}
-
-func untaggable(r rune) bool {
-	return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.IsSpace(r) && !strings.ContainsRune("_.:/=+-@", r)
 }
 
 // response completes a stored segment for a caller.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/everpoint/everpoint/account/apps"
+	"github.com/everpoint/everpoint/account/tags"
 	"github.com/everpoint/everpoint/api/cloudtrail"
 	"github.com/everpoint/everpoint/api/cloudwatch"
 	"github.com/everpoint/everpoint/api/cognitoidentity"
@@ -179,6 +180,7 @@ func (n *Node) assemble(w World) error {
 
 	// Floor 5: who decides to speak, and who tells what happened.
 	campaignRoom := campaigns.New(campaigns.Config{}, st, n.Queue, n.Delivery, n.Index, segments.Load, tokens, ids, w.Now, log)
+	tagRoom := tags.New(tags.Config{Regions: cfg.Door.RegionsAccepted}, st, tagOwners()...)
 	messageRoom := messages.New(st, n.Delivery, ids, w.Now, log)
 	eventRoom := events.New(events.Config{}, st, endpointRoom, w.Now, log)
 	if cfg.Events.Dir != "" {
@@ -187,7 +189,7 @@ func (n *Node) assemble(w World) error {
 
 	for _, room := range []interface{ Mount(*wire.Mux) }{
 		appRoom, endpointRoom, segmentRoom, imports, templateRoom, channelRoom, campaignRoom, messageRoom, eventRoom,
-		&administration{n, tokens},
+		tagRoom, &administration{n, tokens},
 	} {
 		room.Mount(n.Mux)
 	}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/everpoint/everpoint/account/apps"
+	"github.com/everpoint/everpoint/account/tags"
 	"github.com/everpoint/everpoint/api/pinpoint"
 	"github.com/everpoint/everpoint/aws"
 	"github.com/everpoint/everpoint/aws/wire"
@@ -16,7 +17,7 @@ import (
 func (s *Service) create(ctx context.Context, in *pinpoint.CreateCampaignRequest) (*pinpoint.CreateCampaignResponse, error) {
 	caller := aws.CallerFrom(ctx)
 	req := in.WriteCampaignRequest
-	if err := checkTags(req.Tags); err != nil {
+	if err := tags.Check(req.Tags); err != nil {
 		return nil, err
 	}
 	id, ids := s.ids.Hex(), s.activityIDs()

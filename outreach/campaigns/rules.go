@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/everpoint/everpoint/api/pinpoint"
@@ -13,7 +12,7 @@ import (
 	"github.com/everpoint/everpoint/templates"
 )
 
-// Bounds of a campaign. Source: engagement 1.3, 5.1, 7.
+// Bounds of a campaign. Source: engagement 5.1, 7.
 const (
 	treatmentsMax      = 4 // beside the default one
 	nameCharsMax       = 256
@@ -23,10 +22,6 @@ const (
 	emailCharsMax      = 600_000
 	priorityMax        = 5
 	startAheadMax      = 10 * 365 * 24 * time.Hour
-	tagsMax            = 50
-	tagKeyLengthMax    = 128
-	tagValueLengthMax  = 256
-	tagReservedPrefix  = "aws:"
 	immediate          = "IMMEDIATE"
 	timezoneDefault    = "UTC"
 	notYet             = "%s: not available yet"
@@ -343,30 +338,4 @@ func short(s string) string {
 		return strings.ToValidUTF8(s[:most], "") + "…"
 	}
 	return s
-}
-
-// checkTags applies the rules of engagement 1.3.
-func checkTags(tags map[string]string) error {
-	if len(tags) > tagsMax {
-		return aws.InvalidMember("tags", "tags: more than %d tags", tagsMax)
-	}
-	for key, value := range tags {
-		switch {
-		case key == "" || utf8.RuneCountInString(key) > tagKeyLengthMax:
-			return aws.InvalidMember("tags", "tags: a key has 1 to %d characters", tagKeyLengthMax)
-		case strings.HasPrefix(strings.ToLower(key), tagReservedPrefix):
-			return aws.InvalidMember("tags", "tags: keys that start with %s are reserved", tagReservedPrefix)
-		case utf8.RuneCountInString(value) > tagValueLengthMax:
-			return aws.InvalidMember("tags", "tags: a value has at most %d characters", tagValueLengthMax)
-		case !taggable(key) || !taggable(value):
-			return aws.InvalidMember("tags", "tags: keys and values hold letters, digits, spaces and _ . : / = + - @ only")
-		}
-	}
-	return nil
-}
-
-func taggable(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool {
-		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.IsSpace(r) && !strings.ContainsRune("_.:/=+-@", r)
-	})
 }
