@@ -114,11 +114,11 @@ type Receipt struct {
 	ProviderID string // as the receipt writes it
 	// Forms are other ways to write the same id, most likely first: providers
 	// give it in hexadecimal in one place and in decimal in another.
-	Forms []string
-	State      string // ENROUTE, DELIVRD, EXPIRED, DELETED, UNDELIV, ACCEPTD, UNKNOWN, REJECTD
-	ErrorCode  string // the carrier's error code; may be empty
-	At         time.Time
-	Detail     string
+	Forms     []string
+	State     string // ENROUTE, DELIVRD, EXPIRED, DELETED, UNDELIV, ACCEPTD, UNKNOWN, REJECTD
+	ErrorCode string // the carrier's error code; may be empty
+	At        time.Time
+	Detail    string
 }
 
 // Inbound is a message from a person, reassembled.

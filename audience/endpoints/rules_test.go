@@ -212,7 +212,6 @@ func TestDates(t *testing.T) {
 	if got := r.field("e", "OptOut"); got != "ALL" {
 		t.Errorf("an opt-in from the past revoked the opt-out: OptOut is %s", got)
 	}
-	last = fmt.Sprint("req-", r.n-4)
 	r.put("e", `{"EffectiveDate":"2031-01-01T00:00:00Z","Attributes":{"a":["4"]}}`, "")
 	check("ahead: clamped to now", "2026-11-02T10:30:00.000Z", "4", request())
 	*r.clock = r.clock.Add(time.Second)
