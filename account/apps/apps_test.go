@@ -241,7 +241,8 @@ func TestSettings(t *testing.T) {
 	}
 	for _, body := range []string{
 		`{"Limits":{"Daily":101}}`, `{"Limits":{"Total":101}}`, `{"Limits":{"MessagesPerSecond":0}}`, `{"Limits":{"MessagesPerSecond":20001}}`,
-		`{"Limits":{"MaximumDuration":59}}`, `{"QuietTime":{"Start":"24:00","End":"08:00"}}`, `{"JourneyLimits":{"TimeframeCap":{"Cap":101}}}`,
+		`{"Limits":{"MaximumDuration":59}}`, `{"QuietTime":{"Start":"24:00","End":"08:00"}}`,
+		`{"QuietTime":{"Start":"21:00"}}`, `{"QuietTime":{"Start":"","End":"08:00"}}`, `{"JourneyLimits":{"TimeframeCap":{"Cap":101}}}`,
 	} {
 		if status, text := r.call(account, "PUT", path, body); status != 400 {
 			t.Errorf("%s: %d %s, want 400", body, status, text)

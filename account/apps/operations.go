@@ -124,11 +124,15 @@ func (s *Service) getSettings(ctx context.Context, in *pinpoint.GetApplicationSe
 }
 
 // updateSettings answers UpdateApplicationSettings: a member that is left out
-// stays, an empty object clears it. Ranges are the model's.
+// stays, an empty object clears it. Ranges, and the form of times, are the
+// model's.
 //
 // Source: engagement 1.2.
 func (s *Service) updateSettings(ctx context.Context, in *pinpoint.UpdateApplicationSettingsRequest) (*pinpoint.UpdateApplicationSettingsResponse, error) {
 	caller := aws.CallerFrom(ctx)
+	if err := checkQuietTime(in.WriteApplicationSettingsRequest.QuietTime); err != nil {
+		return nil, err
+	}
 	var out *pinpoint.ApplicationSettingsResource
 	err := s.store.Update(ctx, func(tx *store.Tx) error {
 		a, err := own(tx, caller.Account, in.ApplicationId)
@@ -211,6 +215,22 @@ func checkName(name string) error {
 	}
 	if utf8.RuneCountInString(name) > nameLengthMax {
 		return aws.InvalidMember("Name", "Name: longer than %d characters", nameLengthMax)
+	}
+	return nil
+}
+
+// checkQuietTime reports a quiet time of which only one end is given: nobody
+// could say when it is over. Source: engagement 1.2.
+func checkQuietTime(q *pinpoint.QuietTime) error {
+	if q == nil {
+		return nil
+	}
+	start, end := deref(q.Start) != "", deref(q.End) != ""
+	switch {
+	case start && !end:
+		return aws.InvalidMember("QuietTime.End", "QuietTime.End: required beside QuietTime.Start")
+	case end && !start:
+		return aws.InvalidMember("QuietTime.Start", "QuietTime.Start: required beside QuietTime.End")
 	}
 	return nil
 }
