@@ -73,6 +73,8 @@ func TestCreate_refuses_what_cannot_be(t *testing.T) {
 		"in-app":               {`{` + message + `{"InAppMessage":{"Body":"x"}},` + later + `}`, "MessageConfiguration.InAppMessage: not"},
 		"push template":        {`{` + mailing + `,"TemplateConfiguration":{"PushTemplate":{"Name":"x"}},` + later + `}`, "TemplateConfiguration.PushTemplate: not"},
 		"template not there":   {`{` + mailing + `,"TemplateConfiguration":{"EmailTemplate":{"Name":"x"}},` + later + `}`, `\"x\"`},
+		"push and in-app":      {`{` + mailing + `,"TemplateConfiguration":{"PushTemplate":{"Name":"x"},"InAppTemplate":{"Name":"x"}},` + later + `}`, "TemplateConfiguration.InAppTemplate: not"},
+		"two without a name":   {`{` + mailing + `,"TemplateConfiguration":{"SMSTemplate":{},"EmailTemplate":{}},` + later + `}`, "EmailTemplate.Name"},
 		"template no name":     {`{` + mailing + `,"TemplateConfiguration":{"SMSTemplate":{}},` + later + `}`, "SMSTemplate.Name"},
 		"bad template text":    {`{` + message + `{"EmailMessage":{"Title":"x","HtmlBody":"{{#if"}},` + later + `}`, "EmailMessage.HtmlBody"},
 		"from":                 {`{` + message + `{"EmailMessage":{"Body":"x","FromAddress":"nobody"}},` + later + `}`, "FromAddress"},

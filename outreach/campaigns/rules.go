@@ -314,19 +314,26 @@ func first(errs ...error) error {
 	return nil
 }
 
-// checkTemplates reports templates that no campaign can use yet, or that have no name.
+// checkTemplates reports the first template that no campaign can use yet, else
+// the first that has no name.
 func checkTemplates(member string, t *pinpoint.TemplateConfiguration) error {
 	if t == nil {
 		return nil
 	}
-	for name, ref := range map[string]*pinpoint.Template{"PushTemplate": t.PushTemplate, "InAppTemplate": t.InAppTemplate} {
-		if ref != nil {
-			return aws.InvalidMember(member+"."+name, notYet, member+"."+name)
+	for _, later := range []struct {
+		name string
+		ref  *pinpoint.Template
+	}{{"InAppTemplate", t.InAppTemplate}, {"PushTemplate", t.PushTemplate}} {
+		if later.ref != nil {
+			return aws.InvalidMember(member+"."+later.name, notYet, member+"."+later.name)
 		}
 	}
-	for name, ref := range map[string]*pinpoint.Template{"EmailTemplate": t.EmailTemplate, "SMSTemplate": t.SMSTemplate} {
-		if ref != nil && !filled(ref.Name) {
-			return aws.InvalidMember(member+"."+name+".Name", "%s.%s.Name: a template has a name", member, name)
+	for _, now := range []struct {
+		name string
+		ref  *pinpoint.Template
+	}{{"EmailTemplate", t.EmailTemplate}, {"SMSTemplate", t.SMSTemplate}} {
+		if now.ref != nil && !filled(now.ref.Name) {
+			return aws.InvalidMember(member+"."+now.name+".Name", "%s.%s.Name: a template has a name", member, now.name)
 		}
 	}
 	return nil
