@@ -71,7 +71,7 @@ func TestFindRefuses(t *testing.T) {
 		"the root without action":    {wire.Request{Method: "GET", RawPath: "/"}, 404, "UnknownOperationException", ""},
 		"an unknown target":          {wire.Request{Method: "POST", RawPath: "/", Header: target("Nobody.Op")}, 400, "", `{"__type":"UnknownOperationException"`},
 		"an operation of newer v2":   {wire.Request{Method: "POST", RawPath: "/", Header: target("PinpointSMSVoiceV2.CarrierLookup")}, 400, "", `{"__type":"UnknownOperationException","Message":"The operation CarrierLookup is not recognized by the service."}`},
-		"a target with another verb": {wire.Request{Method: "GET", RawPath: "/", Header: target("PinpointSMSVoiceV2.SendTextMessage")}, 405, "", `MethodNotAllowedException`},
+		"a target with another verb": {wire.Request{Method: "GET", RawPath: "/", Header: target("PinpointSMSVoiceV2.SendTextMessage")}, 400, "", `{"__type":"MethodNotAllowedException"`},
 		"an unknown action":          {wire.Request{Method: "POST", RawPath: "/", Header: form, Body: []byte("Action=Nope&Version=2010-05-08")}, 400, "", "<Code>InvalidAction</Code>"},
 		"an action that never was":   {wire.Request{Method: "POST", RawPath: "/", Header: form, Body: []byte("Action=CreateSAMLProvider&Version=2010-05-08")}, 400, "", "<Code>InvalidAction</Code>"},
 		"a version of nobody":        {wire.Request{Method: "POST", RawPath: "/", Header: form, Body: []byte("Action=GetUser&Version=1999-01-01")}, 400, "", "<Code>InvalidAction</Code>"},

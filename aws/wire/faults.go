@@ -141,7 +141,7 @@ var jsonAnswers = map[aws.Kind]answer{
 	aws.KindTooLarge:            {"RequestEntityTooLargeException", 413},
 	aws.KindThrottled:           {"ThrottlingException", 400},
 	aws.KindQuota:               {"LimitExceededException", 400},
-	aws.KindMethodNotAllowed:    {"MethodNotAllowedException", 405},
+	aws.KindMethodNotAllowed:    {"MethodNotAllowedException", 400},
 	aws.KindUnknownOperation:    {"UnknownOperationException", 400},
 	aws.KindNotImplemented:      {"NotImplementedException", 501},
 	aws.KindUnavailable:         {"ServiceUnavailableException", 503},

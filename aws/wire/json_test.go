@@ -99,6 +99,31 @@ func TestUnmarshalJSONRefuses(t *testing.T) {
 	}
 }
 
+func TestLengths_count_one_in_the_singular(t *testing.T) {
+	for want, c := range map[string]struct {
+		rules *Rules
+		n     int
+		unit  unit
+	}{
+		"must have at least 1 character": {&Rules{MinLength: 1}, 0, characters},
+		"must have at least 1 byte":      {&Rules{MinLength: 1}, 0, octets},
+		"must have at least 2 entries":   {&Rules{MinLength: 2}, 1, entries},
+		"must have at most 1 entry":      {&Rules{MaxLength: 1}, 2, entries},
+		"must have 1 to 64 characters":   {&Rules{MinLength: 1, MaxLength: 64}, 0, characters},
+		"":                               {&Rules{MinLength: 1, MaxLength: 64}, 64, characters},
+	} {
+		var check checker
+		check.length(c.rules, c.n, c.unit)
+		got := ""
+		if len(check.violations) > 0 {
+			got = check.violations[0].what
+		}
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
 func TestViolations(t *testing.T) {
 	var got thing
 	err := UnmarshalJSON(thingSchema, []byte(`{"Name":1,"On":1,"Small":"","Ratio":"","Raw":1,"Words":1,"Tags":1}`), &got)

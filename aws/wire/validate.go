@@ -154,15 +154,15 @@ func (c *checker) bounds(r *Rules, kind Type, v reflect.Value) {
 	case String, Enum:
 		s := v.String()
 		if r.MinLength > 0 || r.MaxLength > 0 {
-			c.length(r, utf8.RuneCountInString(s), "characters")
+			c.length(r, utf8.RuneCountInString(s), characters)
 		}
 		if r.Pattern != "" && !r.regexp().MatchString(s) {
 			c.violate("does not match the pattern %s", r.Pattern)
 		}
 	case Blob:
-		c.length(r, v.Len(), "bytes")
+		c.length(r, v.Len(), octets)
 	case List, Map:
-		c.length(r, v.Len(), "entries")
+		c.length(r, v.Len(), entries)
 	case Integer, Long:
 		c.number(r, float64(v.Int()))
 	case Float, Double:
@@ -170,16 +170,33 @@ func (c *checker) bounds(r *Rules, kind Type, v reflect.Value) {
 	}
 }
 
-func (c *checker) length(r *Rules, n int, unit string) {
+// unit is what lengths are counted in: of one, and of any other number.
+type unit struct{ one, many string }
+
+var (
+	characters = unit{"character", "characters"}
+	octets     = unit{"byte", "bytes"}
+	entries    = unit{"entry", "entries"}
+)
+
+// count says n units.
+func count(n int, u unit) string {
+	if n == 1 {
+		return "1 " + u.one
+	}
+	return strconv.Itoa(n) + " " + u.many
+}
+
+func (c *checker) length(r *Rules, n int, u unit) {
 	switch {
 	case n < r.MinLength && r.MaxLength > 0:
-		c.violate("must have %d to %d %s", r.MinLength, r.MaxLength, unit)
+		c.violate("must have %d to %s", r.MinLength, count(r.MaxLength, u))
 	case n < r.MinLength:
-		c.violate("must have at least %d %s", r.MinLength, unit)
+		c.violate("must have at least %s", count(r.MinLength, u))
 	case r.MaxLength > 0 && n > r.MaxLength && r.MinLength > 0:
-		c.violate("must have %d to %d %s", r.MinLength, r.MaxLength, unit)
+		c.violate("must have %d to %s", r.MinLength, count(r.MaxLength, u))
 	case r.MaxLength > 0 && n > r.MaxLength:
-		c.violate("must have at most %d %s", r.MaxLength, unit)
+		c.violate("must have at most %s", count(r.MaxLength, u))
 	}
 }
 
