@@ -43,9 +43,12 @@ func (s *Service) CreateImport(tx *store.Tx, app string, in endpoints.ImportSegm
 	if id == "" {
 		id = s.ids.Hex()
 	} else {
-		seg, err := own(tx, app, id)
+		seg, err := Load(tx, app, id, 0)
 		if err != nil {
 			return "", err
+		}
+		if seg == nil {
+			return "", aws.NotFound("SegmentId: there is no segment %.64s", id)
 		}
 		if seg.SegmentType != pinpoint.SegmentTypeImport {
 			return "", aws.InvalidMember("SegmentId", "SegmentId: segment %s was not imported", id)

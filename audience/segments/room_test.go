@@ -497,6 +497,18 @@ func TestCountSegment_is_exact_right_after_a_write(t *testing.T) {
 	}
 }
 
+func TestImport_into_no_segment_says_which(t *testing.T) {
+	r := newRoom(t)
+	var refused error
+	r.update(func(tx *store.Tx) error {
+		_, refused = r.CreateImport(tx, testApp, endpoints.ImportSegment{ID: "none" + strings.Repeat("x", 100)})
+		return nil
+	})
+	if want := "SegmentId: there is no segment none" + strings.Repeat("x", 60); aws.KindOf(refused) != aws.KindNotFound || refused.Error() != want {
+		t.Errorf("got %v, want not found: %s", refused, want)
+	}
+}
+
 func TestImport_makes_versions_of_members(t *testing.T) {
 	r := newRoom(t)
 	for _, id := range []string{"a", "b", "c", "d"} {
