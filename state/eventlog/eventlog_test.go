@@ -382,7 +382,7 @@ func TestDeliver_keeps_its_lease_however_long_it_takes(t *testing.T) {
 			select {
 			case <-time.After(5 * a.log.cfg.LeaseTime):
 			case <-ctx.Done():
-				return ctx.Err()
+				t.Errorf("told to end: %v", context.Cause(ctx))
 			}
 			return nil
 		}))
@@ -594,6 +594,62 @@ func TestTrim_keeps_what_is_young_and_what_somebody_has_not_read(t *testing.T) {
 		}
 		if got := m.journalOf("quick"); !slices.Equal(got, []string{"a", "b", "c", "d"}) {
 			t.Errorf("the quick follower read %v", got)
+		}
+	})
+}
+
+func TestTrim_waits_for_a_follower_without_a_cursor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegion(t, "")
+		r.cfg.Retention = time.Minute
+		m := r.node("n1")
+		m.tell("a")
+		<-time.After(2 * time.Minute)
+		with, without := m.log, New(Config{Node: "n2", Retention: time.Minute}, m.store, time.Now, m.log.log)
+		Follow(with, "new", journal("new"))
+		for _, try := range []struct {
+			log  *Log
+			left int
+		}{{with, 1}, {without, 0}} {
+			if err := try.log.trimOnce(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if n := len(m.told()); n != try.left {
+				t.Errorf("%d facts are left, not %d", n, try.left)
+			}
+		}
+	})
+}
+
+func TestCommit_that_is_not_heard_of_delays_a_follower_little(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegion(t, "")
+		m := r.node("n1")
+		Follow(m.log, "f", func(tx *store.Tx, batch []Fact) error {
+			if batch[0].ID == "b" {
+				var once sync.Once
+				r.inject(func(_, point string) (err error) {
+					if point == "committed" {
+						once.Do(func() { err = errPower })
+					}
+					return err
+				})
+			}
+			return journal("f")(tx, batch)
+		})
+		m.start()
+		m.tell("a")
+		synctest.Wait()
+		m.tell("b")
+		<-time.After(500 * time.Millisecond)
+		m.tell("c")
+		began := time.Now()
+		r.eventually("all is read", func() bool { return len(m.journalOf("f")) >= 3 })
+		if took := time.Since(began); took > retryDelay {
+			t.Errorf("the next fact took %s", took)
+		}
+		if got := m.journalOf("f"); !slices.Equal(got, []string{"a", "b", "c"}) {
+			t.Errorf("read %v", got)
 		}
 	})
 }
