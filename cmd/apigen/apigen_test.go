@@ -141,15 +141,20 @@ func TestCoverage(t *testing.T) {
 		"| GetApp | `GET /v1/apps/{ApplicationId}` | answers |\n",
 		"| GetApps | `GET /v1/apps` | not built yet: NotImplemented, 501 |\n",
 		"| AssumeRoot | awsQuery | never: there are no organizations; InvalidAction, 400 |\n",
+		"| Personalize Runtime | GetActionRecommendations, GetPersonalizedRanking, GetRecommendations | recommenders",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page lacks %s", want)
 		}
 	}
+	if strings.Contains(text, "## Personalize Runtime") || strings.Contains(text, "[Personalize Runtime]") {
+		t.Error("the page counts an API that is not served")
+	}
 	for list, want := range map[string]string{
-		"pinpoint.GetApp\npinpoint.GetApp\n": "twice",
-		"pinpoint.Nope\n":                    "pinpoint.Nope, which no model has",
-		"sts.AssumeRoot\n":                   "is mounted, and its overlay says why it is absent",
+		"pinpoint.GetApp\npinpoint.GetApp\n":      "twice",
+		"pinpoint.Nope\n":                         "pinpoint.Nope, which no model has",
+		"personalizeruntime.GetRecommendations\n": "its overlay says that the API is only called",
+		"sts.AssumeRoot\n":                        "is mounted, and its overlay says why it is absent",
 	} {
 		if _, err := page(list); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want an error that says %q", list, err, want)

@@ -26,6 +26,7 @@ type model struct {
 	XMLNamespace   string                `json:"xmlNamespace"`
 	Uses           map[string][]string   `json:"uses"` // package: shapes taken from it as they are
 	Absent         map[string]string     `json:"absent"`
+	Called         string                `json:"called"` // why the model is here for a client only; empty: it is served
 	Operations     map[string]*operation `json:"operations"`
 	Shapes         map[string]*shape     `json:"shapes"`
 
