@@ -53,7 +53,7 @@ func (q *Queue) begin(ctx context.Context) error {
 			tx.AfterCommit(func() {
 				q.mu.Lock()
 				defer q.mu.Unlock()
-				q.life, q.until, q.holding = life, now, false
+				q.life, q.until, q.holding, q.resting = life, now, false, left < releasePage
 			})
 			return store.Save(tx, kindNode, q.cfg.Node, &node{Life: life, Until: now, Held: left == releasePage})
 		}, store.Touch{Kind: kindNode, Key: q.cfg.Node})
@@ -120,7 +120,7 @@ func (q *Queue) renewIn(tx *store.Tx, n *node) error {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		if q.life == life {
-			q.until, q.holding = until, true
+			q.until, q.holding, q.resting = until, true, false
 		}
 	})
 	return store.Save(tx, kindNode, q.cfg.Node, n)
@@ -132,14 +132,16 @@ func (q *Queue) keep(ctx context.Context) {
 	timer := time.NewTimer(q.cfg.LeaseTime / renewPart)
 	defer timer.Stop()
 	for {
+		doubt := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-q.fenced:
+			doubt = true
 		case <-timer.C:
 		}
 		next := q.cfg.LeaseTime / renewPart
-		if err := q.tend(ctx); err != nil && ctx.Err() == nil {
+		if err := q.tend(ctx, doubt); err != nil && ctx.Err() == nil {
 			q.log.WarnContext(ctx, "leases not tended", "error", err)
 			next = min(next, keepRetry)
 		}
@@ -148,17 +150,17 @@ func (q *Queue) keep(ctx context.Context) {
 }
 
 // tend does one round of keep. A node that holds nothing says so once, and then
-// renews nothing until it takes a lease.
-func (q *Queue) tend(ctx context.Context) error {
+// renews nothing until it takes a lease, or there is doubt about its life.
+func (q *Queue) tend(ctx context.Context, doubt bool) error {
 	q.mu.Lock()
 	idle := len(q.held) == 0 && len(q.strays) == 0 && q.leases == q.tended
 	q.tended = q.leases
-	resting := idle && !q.holding && q.now().Before(q.until.Add(nodeKeep/2))
+	rests := idle && !doubt && q.resting && q.now().Before(q.until.Add(nodeKeep/2))
 	if idle {
 		q.holding = false // no update leases on Enqueue from here on
 	}
 	q.mu.Unlock()
-	if !resting {
+	if !rests {
 		if err := q.renew(ctx, idle); err != nil {
 			return err
 		}
@@ -202,7 +204,7 @@ func (q *Queue) rest(tx *store.Tx, n *node) error {
 	tx.AfterCommit(func() {
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		q.until = until
+		q.until, q.resting = until, true
 	})
 	return store.Save(tx, kindNode, q.cfg.Node, n)
 }

@@ -68,7 +68,8 @@ type Queue struct {
 	running  bool             // Run was called
 	life     int64            // of this node; grows with every life; 0 before the first
 	until    time.Time        // when the node's leases run out
-	holding  bool             // the node's row says that it may hold leases
+	holding  bool             // the node's row says that it may hold leases, so updates may take them
+	resting  bool             // the node's row says that it holds none
 	leases   uint64           // taken so far
 	tended   uint64           // of them, at the keeper's last round
 	held     map[string]*Item // by lease: what this node holds and works on

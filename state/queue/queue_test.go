@@ -610,6 +610,43 @@ func TestIdle_node_writes_nothing_and_keeps_its_life(t *testing.T) {
 	})
 }
 
+func TestNode_that_was_fenced_at_rest_works_again(t *testing.T) {
+	for _, when := range []string{"before it wrote that it rests", "after"} {
+		t.Run(when, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRegion(t, "")
+				a, b := r.node("n1"), r.node("n2")
+				var done atomic.Int64
+				a.handle("job", 1, func(context.Context, *Item) error { done.Add(1); return nil }).start()
+				b.start()
+				a.enqueue(Work{Kind: "job", ID: "1"})
+				if <-time.After(6 * time.Second); when == "after" { // the first round after the work renewed
+					<-time.After(time.Minute)
+					a.update(func(tx *store.Tx) error {
+						n, err := store.Load[node](tx, kindNode, "n1")
+						if err != nil {
+							return err
+						}
+						n.Fenced = true
+						return store.Save(tx, kindNode, "n1", n)
+					})
+				} else {
+					r.inject(func(string, string) error { return errPower })
+					<-time.After(30 * time.Second)
+					r.inject(nil)
+					<-time.After(time.Minute)
+				}
+				began := time.Now()
+				a.enqueue(Work{Kind: "job", ID: "2"})
+				r.eventually("it is done", func() bool { return a.depth() == 0 && done.Load() == 2 })
+				if took := time.Since(began); took > 2*time.Second {
+					t.Errorf("after %s", took)
+				}
+			})
+		})
+	}
+}
+
 func TestNode_that_is_gone_is_forgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRegion(t, "")
