@@ -159,7 +159,7 @@ func (c *Client) connect(ctx context.Context, mode Command, address string) (_ *
 	}
 	s := newSession(conn, mode, c.cfg.AnswerWithin)
 	s.sequence = 1
-	if _, err := s.write(PDU{Command: mode, Sequence: 1, Body: c.cfg.bind()}); err != nil {
+	if _, err := s.write(&PDU{Command: mode, Sequence: 1, Body: c.cfg.bind()}); err != nil {
 		return nil, fmt.Errorf("%s: %w", mode, err)
 	}
 	for {
@@ -184,20 +184,10 @@ func (c *Client) connect(ctx context.Context, mode Command, address string) (_ *
 // serve uses a bound session until it ends or ctx does, and waits for all it
 // started. It returns why the session ended.
 func (c *Client) serve(ctx context.Context, s *session) error {
-	var working, delivering sync.WaitGroup
-	under := make(chan struct{}, c.cfg.Deliveries)
-	deliver := func(p PDU) {
-		select {
-		case under <- struct{}{}:
-			delivering.Go(func() {
-				defer func() { <-under }()
-				c.deliver(s, p)
-			})
-		default:
-			s.answer(PDU{Command: DeliverSMResp, Status: StatusTemporaryAppError, Sequence: p.Sequence, Body: &MessageResp{}})
-		}
-	}
-	working.Go(func() { s.read(deliver) })
+	var working sync.WaitGroup
+	h := newHeld(c.cfg.Deliveries)
+	working.Go(func() { s.read(func(p PDU) { h.hold(s, p) }) })
+	working.Go(func() { c.dispatch(s, h) })
 	working.Go(s.writeAnswers)
 	working.Go(func() { s.enquire(c.cfg.EnquireEvery) })
 	if s.mode != BindReceiver {
@@ -213,14 +203,13 @@ func (c *Client) serve(ctx context.Context, s *session) error {
 	case <-ctx.Done():
 		c.pool.remove(s)
 		c.drain(s)
-		delivering.Wait() // each is bounded by AnswerWithin
+		h.close() // each under way is bounded by AnswerWithin
 		if w, _, err := s.request(Unbind, nil); err == nil {
 			s.wait(context.Background(), w, nil)
 		}
 		s.fail(errClosed)
 	}
 	working.Wait()
-	delivering.Wait()
 	return s.reason()
 }
 
@@ -242,14 +231,37 @@ func (c *Client) drain(s *session) {
 	}
 }
 
+// dispatch hands over what is held, in the order it came in, until the connection
+// ends, and returns when nothing is under way.
+func (c *Client) dispatch(s *session, h *held) {
+	var delivering sync.WaitGroup
+	defer delivering.Wait()
+	for {
+		d, ok := h.next(s)
+		if !ok {
+			return
+		}
+		switch h.turn(s, d.at.Add(c.cfg.AnswerWithin/2)) {
+		case turnGiven:
+			delivering.Go(func() {
+				defer h.done()
+				c.deliver(s, d)
+			})
+		case turnRefused:
+			s.answer(PDU{Command: DeliverSMResp, Status: StatusTemporaryAppError, Sequence: d.pdu.Sequence, Body: &MessageResp{}})
+		case turnOver:
+			return
+		}
+	}
+}
+
 // deliver hands a deliver_sm to the Receiver and answers it.
-func (c *Client) deliver(s *session, p PDU) {
+func (c *Client) deliver(s *session, d heldDelivery) {
 	// The fact may be stored after Run's ctx ended: it is here, and its provider waits.
 	ctx, cancel := context.WithTimeout(context.Background(), c.cfg.AnswerWithin)
 	defer cancel()
-	began := time.Now()
-	answered, err := c.take(ctx, s, p.Body.(*ShortMessage))
-	response := PDU{Command: DeliverSMResp, Sequence: p.Sequence, Body: &MessageResp{}}
+	answered, err := c.take(ctx, s, d.pdu.Body.(*ShortMessage))
+	response := PDU{Command: DeliverSMResp, Sequence: d.pdu.Sequence, Body: &MessageResp{}}
 	switch {
 	case errors.Is(err, errReceiptID), errors.Is(err, errUserDataHeader):
 		// It will not be better the next time.
@@ -258,13 +270,11 @@ func (c *Client) deliver(s *session, p PDU) {
 	case err != nil:
 		response.Status = StatusTemporaryAppError
 	}
-	if err == nil && time.Since(began) < c.cfg.HoldPart {
+	if err == nil && time.Since(d.at) < c.cfg.HoldPart {
 		// In time for any provider, so it will know, unless the connection breaks.
 		answered()
 	}
-	if _, err := s.write(response); err != nil {
-		s.fail(err)
-	}
+	s.answer(response)
 }
 
 // take hands one deliver_sm over; nil means that the Receiver has it.

@@ -31,8 +31,8 @@ type Config struct {
 	Pair bool
 	// Window is how many submit_sm may wait for answers on one bind, 1 to 1000. Default 10.
 	Window int
-	// Deliveries is how many deliver_sm of one bind may be under way; past it the
-	// provider is answered "try again". Default 64.
+	// Deliveries is how many deliver_sm of one bind may be under way; some
+	// thousands more wait, and past those reading stops. Default 64.
 	Deliveries int
 
 	// EnquireEvery is the time between enquire_links. Default 30 s.

@@ -33,8 +33,10 @@
 // # What comes in
 //
 // A deliver_sm is answered with status 0 only after the Receiver returned nil,
-// and with ESME_RX_T_APPN (try again) when it did not or when too much is under
-// way. Parts of a long inbound text are held, unanswered for a few seconds and
+// and with ESME_RX_T_APPN (try again) when it did not. A flood is slowed, not
+// refused: what the Receiver is not ready for waits in memory, for half of
+// AnswerWithin at most, and when too much waits, reading stops; see [held].
+// Parts of a long inbound text are held, unanswered for a few seconds and
 // in memory for some minutes, until they are whole; see [inbox].
 //
 // # Wire

@@ -30,8 +30,15 @@ var receiptStates = map[int]string{
 // receiptWords map the beginning of a stat: word to its state; providers write
 // "DELIVERED" and "Rejected" too.
 var receiptWords = []struct{ prefix, state string }{
-	{"DELIV", "DELIVRD"}, {"DELET", "DELETED"}, {"EXPIR", "EXPIRED"}, {"UNDEL", "UNDELIV"}, {"ACCEP", "ACCEPTD"},
-	{"ENROU", "ENROUTE"}, {"EN_RO", "ENROUTE"}, {"REJEC", "REJECTD"}, {"UNKNO", "UNKNOWN"},
+	{"DELIV", "DELIVRD"},
+	{"DELET", "DELETED"},
+	{"EXPIR", "EXPIRED"},
+	{"UNDEL", "UNDELIV"},
+	{"ACCEP", "ACCEPTD"},
+	{"ENROU", "ENROUTE"},
+	{"EN_RO", "ENROUTE"},
+	{"REJEC", "REJECTD"},
+	{"UNKNO", "UNKNOWN"},
 }
 
 var errReceiptID = errors.New("the receipt names no message")

@@ -33,11 +33,15 @@ func TestReadReceipt(t *testing.T) {
 			courier.Receipt{ProviderID: "X-1", State: "REJECTD", ErrorCode: "42", At: testNow},
 		},
 		{
-			"TLVs_win", "id:1 stat:ENROUTE err:5", TLVs{{TagReceiptedMessageID, []byte("abc\x00")}, {TagMessageState, []byte{3}}, {TagNetworkErrorCode, []byte{3, 0, 9}}}, time.UTC,
+			"TLVs_win", "id:1 stat:ENROUTE err:5",
+			TLVs{{TagReceiptedMessageID, []byte("abc\x00")}, {TagMessageState, []byte{3}}, {TagNetworkErrorCode, []byte{3, 0, 9}}},
+			time.UTC,
 			courier.Receipt{ProviderID: "abc", State: "EXPIRED", ErrorCode: "5", At: testNow},
 		},
 		{
-			"TLVs_alone", "", TLVs{{TagReceiptedMessageID, []byte("abc")}, {TagMessageState, []byte{8}}, {TagNetworkErrorCode, []byte{3, 1, 9}}}, time.UTC,
+			"TLVs_alone", "",
+			TLVs{{TagReceiptedMessageID, []byte("abc")}, {TagMessageState, []byte{8}}, {TagNetworkErrorCode, []byte{3, 1, 9}}},
+			time.UTC,
 			courier.Receipt{ProviderID: "abc", State: "REJECTD", ErrorCode: "265", At: testNow},
 		},
 		{
@@ -45,7 +49,9 @@ func TestReadReceipt(t *testing.T) {
 			courier.Receipt{ProviderID: "1", State: "UNKNOWN", At: testNow},
 		},
 		{
-			"a_message_state_nobody_knows", "id:1 stat:DELIVRD", TLVs{{TagMessageState, []byte{200}}}, time.UTC,
+			"a_message_state_nobody_knows", "id:1 stat:DELIVRD",
+			TLVs{{TagMessageState, []byte{200}}},
+			time.UTC,
 			courier.Receipt{ProviderID: "1", State: "UNKNOWN", At: testNow},
 		},
 		{
@@ -132,8 +138,10 @@ func TestPart(t *testing.T) {
 		{"header_missing", ShortMessage{ESMClass: 0x40}, Part{-1, 1, 1, ""}, errUserDataHeader},
 		{"header_and_no_text", ShortMessage{ESMClass: 0x40, Text: []byte("\x05\x00\x03\x07\x02\x01")}, Part{7, 2, 1, ""}, nil},
 		{
-			"SAR", ShortMessage{Text: []byte("f"), TLVs: TLVs{{TagSARRef, []byte{1, 0}}, {TagSARTotal, []byte{2}}, {TagSARNumber, []byte{1}}}},
-			Part{256, 2, 1, "f"}, nil,
+			"SAR",
+			ShortMessage{Text: []byte("f"), TLVs: TLVs{{TagSARRef, []byte{1, 0}}, {TagSARTotal, []byte{2}}, {TagSARNumber, []byte{1}}}},
+			Part{256, 2, 1, "f"},
+			nil,
 		},
 		{"SAR_without_total_stands_alone", ShortMessage{Text: []byte("g"), TLVs: TLVs{{TagSARRef, []byte{1, 0}}}}, Part{-1, 1, 1, "g"}, nil},
 	} {

@@ -10,8 +10,14 @@ import (
 )
 
 // session is one bound connection. Requests are written by whoever sends them;
-// answers to the peer go through a queue, so that reading never waits for writing
-// and two peers cannot block each other.
+// answers to the peer go through a queue, which a goroutine writes, so that
+// reading does not wait for writing and two peers cannot block each other. Each
+// write takes the answers that wait along, first, so that they overtake requests
+// and an unbind comes after all of them.
+//
+// Reading stops while the queue is full, or the deliver_sm that wait are too
+// many; see [held]. The time in which it stands still is not held against the
+// peer: it prolongs the wait for an answer, up to twice.
 type session struct {
 	conn    net.Conn
 	reader  *Reader
@@ -21,12 +27,15 @@ type session struct {
 	writing chan struct{} // holds one token: the right to write
 	wbuf    []byte        // guarded by writing
 	answers chan PDU      // to the peer
+	waiting chan struct{} // holds one: there are answers
 	retired chan error    // holds one: why no new work may go to this session
 
 	mu       sync.Mutex
 	sequence uint32
 	pending  map[uint32]*pending
-	lost     error // why the connection ended; nil while it lives
+	deafFrom time.Time     // when reading stopped; zero while it goes on
+	deafFor  time.Duration // how long it stood still before
+	lost     error         // why the connection ended; nil while it lives
 	done     chan struct{}
 }
 
@@ -34,7 +43,9 @@ type session struct {
 type pending struct {
 	answer    chan answer // holds one
 	timer     *time.Timer
-	abandoned func() // set when nobody waits any more; called with the answer
+	deafFor   time.Duration // of the session when it was written
+	longer    time.Duration // the time-out was prolonged by this
+	abandoned func()        // set when nobody waits any more; called with the answer
 }
 
 type answer struct {
@@ -46,40 +57,81 @@ var (
 	errNoAnswer     = errors.New("no answer in time")
 	errClosedByPeer = errors.New("the provider closed the connection")
 	errUnbound      = errors.New("the provider unbound")
-	errFlood        = errors.New("the provider asks faster than it reads")
 )
 
-// answersMax bounds the answers that wait to be written.
-const answersMax = 256
+const (
+	// answersMax bounds the answers that wait to be written. There is room for
+	// one to each delivery that is held, so that reading goes on when all of them
+	// are refused, even if the peer does not read before it has written.
+	answersMax = heldMax + 1024
+	// answersOnceMax bounds the answers of one write.
+	answersOnceMax = 256
+)
 
 func newSession(conn net.Conn, mode Command, timeout time.Duration) *session {
 	s := &session{
 		conn: conn, reader: NewReader(conn), mode: mode, timeout: timeout,
-		writing: make(chan struct{}, 1), answers: make(chan PDU, answersMax), retired: make(chan error, 1),
-		pending: make(map[uint32]*pending), done: make(chan struct{}),
+		writing: make(chan struct{}, 1), answers: make(chan PDU, answersMax), waiting: make(chan struct{}, 1),
+		retired: make(chan error, 1), pending: make(map[uint32]*pending), done: make(chan struct{}),
 	}
 	s.writing <- struct{}{}
 	return s
 }
 
-// write writes one PDU; handed says that its last octet was written.
-func (s *session) write(p PDU) (handed bool, err error) {
+// write writes the answers that wait and then p, if it is not nil; handed says
+// that p's last octet was written.
+func (s *session) write(p *PDU) (handed bool, err error) {
 	<-s.writing
 	defer func() { s.writing <- struct{}{} }()
-	b, err := Append(s.wbuf[:0], p)
+	b, unbound, err := s.appendAnswers(s.wbuf[:0])
 	if err != nil {
+		s.fail(err)
 		return false, err
 	}
+	var bad error // of p alone
+	if p != nil {
+		whole, err := Append(b, *p)
+		if bad = err; bad == nil {
+			b = whole
+		}
+	}
 	s.wbuf = b[:0]
+	if len(b) == 0 {
+		return false, bad
+	}
 	if err := s.conn.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
 		s.fail(err)
 		return false, err
 	}
 	n, err := s.conn.Write(b)
-	if err != nil {
+	switch {
+	case err != nil:
 		s.fail(err)
+	case unbound:
+		s.retire(errUnbound)
+	}
+	if bad != nil {
+		return false, bad
 	}
 	return n == len(b), err
+}
+
+// appendAnswers appends the answers that wait; unbound says that an unbind_resp is
+// among them. The caller holds the right to write.
+func (s *session) appendAnswers(b []byte) (_ []byte, unbound bool, err error) {
+	for range answersOnceMax {
+		select {
+		case p := <-s.answers:
+			if b, err = Append(b, p); err != nil {
+				return b, unbound, err
+			}
+			unbound = unbound || p.Command == UnbindResp
+		default:
+			return b, unbound, nil
+		}
+	}
+	signal(s.waiting) // there may be more
+	return b, unbound, nil
 }
 
 // request writes a request and returns what will hold its answer. When handed is
@@ -97,10 +149,11 @@ func (s *session) request(command Command, body Body) (w *pending, handed bool, 
 	}
 	sequence := s.sequence
 	s.pending[sequence] = w
-	w.timer = time.AfterFunc(s.timeout, func() { s.resolve(sequence, answer{err: errNoAnswer}) })
+	w.deafFor = s.deaf(time.Now())
+	w.timer = time.AfterFunc(s.timeout, func() { s.lapse(sequence) })
 	s.mu.Unlock()
 
-	handed, err = s.write(PDU{Command: command, Sequence: sequence, Body: body})
+	handed, err = s.write(&PDU{Command: command, Sequence: sequence, Body: body})
 	if !handed {
 		s.mu.Lock()
 		delete(s.pending, sequence)
@@ -128,6 +181,42 @@ func (s *session) wait(ctx context.Context, w *pending, abandoned func()) (a ans
 		w.abandoned = abandoned
 		return answer{err: ctx.Err()}, true
 	}
+}
+
+// lapse gives a request up whose time has passed, unless reading stood still in
+// that time.
+func (s *session) lapse(sequence uint32) {
+	s.mu.Lock()
+	if w := s.pending[sequence]; w != nil {
+		longer := min(s.deaf(time.Now())-w.deafFor, s.timeout)
+		if more := longer - w.longer; more > 0 {
+			w.longer = longer
+			w.timer.Reset(more)
+			s.mu.Unlock()
+			return
+		}
+	}
+	s.mu.Unlock()
+	s.resolve(sequence, answer{err: errNoAnswer})
+}
+
+// deaf is how long reading has stood still so far; mu is held.
+func (s *session) deaf(now time.Time) time.Duration {
+	if s.deafFrom.IsZero() {
+		return s.deafFor
+	}
+	return s.deafFor + now.Sub(s.deafFrom)
+}
+
+// pause calls wait, during which nothing is read. Only the reader may call it.
+func (s *session) pause(wait func()) {
+	s.mu.Lock()
+	s.deafFrom = time.Now()
+	s.mu.Unlock()
+	wait()
+	s.mu.Lock()
+	s.deafFor, s.deafFrom = s.deaf(time.Now()), time.Time{}
+	s.mu.Unlock()
 }
 
 // resolve gives a request its answer, once.
@@ -202,27 +291,33 @@ func (s *session) retire(reason error) {
 	}
 }
 
-// answer queues an answer to the peer.
+// answer queues an answer to the peer, when there is room. It returns early when
+// the connection ends.
 func (s *session) answer(p PDU) {
 	select {
 	case s.answers <- p:
-	default:
-		s.fail(errFlood)
+	case <-s.done:
+		return
 	}
+	signal(s.waiting)
 }
 
-// writeAnswers writes queued answers until the connection ends. An unbind_resp
-// retires the session, now that it is written.
+// reply is answer for the reader.
+func (s *session) reply(p PDU) {
+	if len(s.answers) < answersMax {
+		s.answer(p) // as good as at once
+		return
+	}
+	s.pause(func() { s.answer(p) })
+}
+
+// writeAnswers writes queued answers until the connection ends.
 func (s *session) writeAnswers() {
 	for {
 		select {
-		case p := <-s.answers:
-			if _, err := s.write(p); err != nil {
-				s.fail(err)
-				return
-			}
-			if p.Command == UnbindResp {
-				s.retire(errUnbound)
+		case <-s.waiting:
+			if _, err := s.write(nil); err != nil {
+				return // write has ended the connection
 			}
 		case <-s.done:
 			return
@@ -231,7 +326,8 @@ func (s *session) writeAnswers() {
 }
 
 // enquire asks every period whether the peer is there, and ends the connection
-// when no answer comes in time.
+// when no answer comes in time. It draws no conclusion when reading stood still
+// for so long that the answer may not have been reached.
 func (s *session) enquire(period time.Duration) {
 	ticker := time.NewTicker(period)
 	defer ticker.Stop()
@@ -246,15 +342,19 @@ func (s *session) enquire(period time.Duration) {
 			s.fail(err)
 			return
 		}
-		if a, _ := s.wait(context.Background(), w, nil); a.err != nil {
+		a, _ := s.wait(context.Background(), w, nil)
+		if errors.Is(a.err, errNoAnswer) && w.longer == s.timeout {
+			continue
+		}
+		if a.err != nil {
 			s.fail(a.err)
 			return
 		}
 	}
 }
 
-// read reads until the connection ends. deliver gets each deliver_sm and must
-// not block.
+// read reads until the connection ends. deliver gets each deliver_sm; reading goes
+// on when it returns.
 func (s *session) read(deliver func(PDU)) {
 	for {
 		p, err := s.reader.Next()
@@ -276,7 +376,7 @@ func (s *session) read(deliver func(PDU)) {
 				}
 				continue
 			}
-			s.answer(PDU{Command: GenericNack, Status: bad.Status, Sequence: bad.Sequence})
+			s.reply(PDU{Command: GenericNack, Status: bad.Status, Sequence: bad.Sequence})
 			if bad.Fatal {
 				s.fail(bad)
 				return
@@ -287,13 +387,13 @@ func (s *session) read(deliver func(PDU)) {
 		case p.Command.IsResponse():
 			s.resolve(p.Sequence, answer{pdu: p})
 		case p.Command == EnquireLink:
-			s.answer(PDU{Command: EnquireLinkResp, Sequence: p.Sequence})
+			s.reply(PDU{Command: EnquireLinkResp, Sequence: p.Sequence})
 		case p.Command == DeliverSM:
 			deliver(p)
 		case p.Command == Unbind:
-			s.answer(PDU{Command: UnbindResp, Sequence: p.Sequence})
+			s.reply(PDU{Command: UnbindResp, Sequence: p.Sequence})
 		default:
-			s.answer(PDU{Command: GenericNack, Status: StatusInvalidCommandID, Sequence: p.Sequence})
+			s.reply(PDU{Command: GenericNack, Status: StatusInvalidCommandID, Sequence: p.Sequence})
 		}
 	}
 }

@@ -64,6 +64,12 @@ func (p *provider) want(command Command, status Status, sequence uint32) {
 // byHand runs a client bound to a provider that the test plays, in a bubble.
 func byHand(t *testing.T, change func(*Config), test func(t *testing.T, c *Client, p *provider)) {
 	t.Helper()
+	byHandTo(t, &nobody{}, change, test)
+}
+
+// byHandTo does the same with a Receiver.
+func byHandTo(t *testing.T, receiver courier.Receiver, change func(*Config), test func(t *testing.T, c *Client, p *provider)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		cfg := Config{Addresses: []string{"smsc:2775"}, SystemID: "ever", Binds: 1, ReconnectMin: 48 * time.Hour, ReconnectMax: 48 * time.Hour}
 		if change != nil {
@@ -71,7 +77,7 @@ func byHand(t *testing.T, change func(*Config), test func(t *testing.T, c *Clien
 		}
 		ours, theirs := net.Pipe()
 		dial := func(context.Context, string, string) (net.Conn, error) { return ours, nil }
-		c, err := New(cfg, &nobody{}, dial, rand.New(rand.NewPCG(1, 2)), slog.New(slog.NewTextHandler(io.Discard, nil)))
+		c, err := New(cfg, receiver, dial, rand.New(rand.NewPCG(1, 2)), slog.New(slog.NewTextHandler(io.Discard, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -119,21 +119,10 @@ func (s *Server) push(system string, body *smpp.ShortMessage, after time.Duratio
 			return
 		}
 		for range s.cfg.TriesMax {
-			if c, err := s.receiver(system); err == nil {
-				lapse := time.NewTimer(writeTimeout)
-				select {
-				case status := <-c.ask(smpp.DeliverSM, body):
-					lapse.Stop()
-					if status == smpp.StatusOK {
-						return
-					}
-				case <-c.done:
-				case <-lapse.C:
-				case <-s.running.Done():
-				}
-				lapse.Stop()
+			if c, err := s.receiver(system); err == nil && c.deliver(s.running, body) {
+				return
 			}
-			if !pause(s.running, s.cfg.RetryEvery) {
+			if !pause(s.running, s.retryAfter()) {
 				return
 			}
 		}

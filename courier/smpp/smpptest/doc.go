@@ -4,7 +4,8 @@
 //
 //	bind ── system id and password ── session
 //	submit_sm ── Action ── parts gathered ── Sink ── submit_sm_resp
-//	                                      └─ receipts: deliver_sm, repeated until answered
+//	                                      └─ receipts: deliver_sm, a window of them on each
+//	                                         bind, repeated until answered
 //
 // A [Server] hands each complete message to its Sink before it answers the last
 // part, so that what a client heard as accepted is in the sink. What it does with

@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"strconv"
 	"sync"
@@ -49,10 +50,17 @@ type Config struct {
 	// NoReceiptTLVs leaves receipted_message_id and message_state out, and
 	// NoReceiptText the text.
 	NoReceiptTLVs, NoReceiptText bool
+	// Window is how many deliver_sm may wait for their answers on one bind, those
+	// of BeforeAnswer aside. Default 10.
+	Window int
 	// RetryEvery is the time before a deliver_sm that was refused, or not answered,
-	// or had no bind, is sent again. Default 1 s. TriesMax bounds it. Default 100.
+	// or had no bind, is sent again, on average: each time is drawn between half
+	// and one and a half of it. Default 1 s. TriesMax bounds it. Default 100.
 	RetryEvery time.Duration
 	TriesMax   int
+	// Chance draws those times and is the server's own from now on. Nil draws the
+	// same ones in every run.
+	Chance *rand.Rand
 	// ReferenceTag is the TLV read into Message.Reference. Default 0x1501.
 	ReferenceTag smpp.Tag
 	// PartsKeptMax bounds the incomplete messages; past it the oldest is
@@ -168,6 +176,12 @@ type gathering struct {
 func New(cfg Config) *Server {
 	if cfg.FirstID == 0 {
 		cfg.FirstID = 1
+	}
+	if cfg.Window <= 0 {
+		cfg.Window = 10
+	}
+	if cfg.Chance == nil {
+		cfg.Chance = rand.New(rand.NewPCG(1, 1))
 	}
 	if cfg.RetryEvery == 0 {
 		cfg.RetryEvery = time.Second
@@ -400,12 +414,26 @@ func (s *Server) forget(key gatherKey) {
 
 var errNoBind = errors.New("no bind that receives")
 
-// receiver returns a bound session of system that receives; empty system is any.
-func (s *Server) receiver(system string) (*session, error) {
+// receiver returns the bound session of system that receives and has the most room
+// in its window; empty system is any.
+func (s *Server) receiver(system string) (freest *session, err error) {
 	for _, session := range s.list() {
-		if (session.mode == smpp.BindReceiver || session.mode == smpp.BindTransceiver) && (system == "" || session.system == system) {
-			return session, nil
+		if session.mode != smpp.BindReceiver && session.mode != smpp.BindTransceiver || system != "" && session.system != system {
+			continue
+		}
+		if freest == nil || len(session.window) < len(freest.window) {
+			freest = session
 		}
 	}
-	return nil, errNoBind
+	if freest == nil {
+		return nil, errNoBind
+	}
+	return freest, nil
+}
+
+// retryAfter draws the time before a deliver_sm is sent again.
+func (s *Server) retryAfter() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cfg.RetryEvery/2 + time.Duration(s.cfg.Chance.Int64N(int64(s.cfg.RetryEvery)+1))
 }

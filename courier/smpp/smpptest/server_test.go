@@ -3,6 +3,7 @@ package smpptest_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"reflect"
 	"sync"
@@ -247,5 +248,86 @@ func TestReceiptsOutliveTheConnection(t *testing.T) {
 		}
 		p.conn.Close()
 		<-heard
+	})
+}
+
+// TestWindow: no more deliver_sm wait for their answers on one bind than the window
+// holds, and those that were refused do not come again in step.
+func TestWindow(t *testing.T) {
+	for _, c := range []struct {
+		window, want int
+	}{{0, 10}, {3, 3}} {
+		t.Run(fmt.Sprintf("of_%d_holds_%d", c.window, c.want), func(t *testing.T) {
+			serve(t, smpptest.Config{Window: c.window}, func(s *smpptest.Server, dial func() *peer) {
+				p := dial()
+				p.write(bind(smpp.BindTransceiver, "a", ""))
+				p.want(smpp.BindTransceiverResp, smpp.StatusOK, 1)
+				synctest.Wait()
+				heard := make(chan smpp.PDU, 1000)
+				var reading sync.WaitGroup
+				reading.Go(func() {
+					for {
+						pdu, err := p.reader.Next()
+						if err != nil {
+							return
+						}
+						heard <- pdu
+					}
+				})
+				const texts = 40
+				var ends []<-chan struct{}
+				for range texts {
+					end, err := s.Text(smpptest.Text{From: "+13035550144", To: "24273", Body: "x"})
+					if err != nil {
+						t.Fatal(err)
+					}
+					ends = append(ends, end)
+				}
+				answer := func(status smpp.Status) {
+					p.write(smpp.PDU{Command: smpp.DeliverSMResp, Status: status, Sequence: (<-heard).Sequence, Body: &smpp.MessageResp{}})
+				}
+				synctest.Wait()
+				if n := len(heard); n != c.want {
+					t.Fatalf("%d came without an answer", n)
+				}
+				answer(smpp.StatusOK)
+				synctest.Wait()
+				if n := len(heard); n != c.want {
+					t.Errorf("%d are unanswered after one answer", n)
+				}
+				// All that are left are refused at once, and come again one by one.
+				for range texts - 1 {
+					answer(smpp.StatusTemporaryAppError)
+				}
+				began := time.Now()
+				moments := map[time.Duration]bool{}
+				for range texts - 1 {
+					answer(smpp.StatusOK)
+					moments[time.Since(began)] = true
+				}
+				if took := time.Since(began); len(moments) < texts-5 || took < time.Second || took > 1500*time.Millisecond {
+					t.Errorf("they came again at %d moments in %v", len(moments), took)
+				}
+				for _, end := range ends {
+					<-end
+				}
+				p.conn.Close()
+				reading.Wait()
+			})
+		})
+	}
+	t.Run("is_free_again_when_an_answer_does_not_come", func(t *testing.T) {
+		serve(t, smpptest.Config{Window: 1}, func(s *smpptest.Server, dial func() *peer) {
+			p := dial()
+			p.write(bind(smpp.BindTransceiver, "a", ""))
+			p.want(smpp.BindTransceiverResp, smpp.StatusOK, 1)
+			synctest.Wait()
+			if _, err := s.Text(smpptest.Text{From: "+13035550144", To: "24273", Body: "x"}); err != nil {
+				t.Fatal(err)
+			}
+			for n := range uint32(3) {
+				p.want(smpp.DeliverSM, smpp.StatusOK, n+1)
+			}
+		})
 	})
 }

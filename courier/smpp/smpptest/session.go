@@ -18,6 +18,7 @@ type session struct {
 	out    chan item
 	buf    []byte        // of the writing goroutine
 	done   chan struct{} // closed when reading ended
+	window chan struct{} // holds one for each deliver_sm without an answer
 
 	// Set by the bind, before the session is in Server.sessions.
 	mode   smpp.Command
@@ -42,7 +43,10 @@ const (
 
 func (s *Server) serveConn(conn net.Conn) {
 	defer conn.Close()
-	c := &session{server: s, conn: conn, out: make(chan item, queueMax), done: make(chan struct{}), waiting: make(map[uint32]chan smpp.Status)}
+	c := &session{
+		server: s, conn: conn, out: make(chan item, queueMax), done: make(chan struct{}),
+		window: make(chan struct{}, s.cfg.Window), waiting: make(map[uint32]chan smpp.Status),
+	}
 	unhook := context.AfterFunc(s.running, func() { conn.Close() })
 	defer unhook()
 	var writing sync.WaitGroup
@@ -222,16 +226,43 @@ func (c *session) finish(action Action, answer smpp.PDU, m *smpp.ShortMessage, i
 	}
 }
 
+// deliver sends a deliver_sm when the window has room, and reports whether it was
+// answered with status 0 in time.
+func (c *session) deliver(ctx context.Context, body *smpp.ShortMessage) bool {
+	select {
+	case c.window <- struct{}{}:
+	case <-c.done:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+	defer func() { <-c.window }()
+	sequence, answered := c.ask(smpp.DeliverSM, body)
+	late := time.NewTimer(writeTimeout)
+	defer late.Stop()
+	select {
+	case status := <-answered:
+		return status == smpp.StatusOK
+	case <-late.C:
+		c.mu.Lock()
+		delete(c.waiting, sequence)
+		c.mu.Unlock()
+	case <-c.done:
+	case <-ctx.Done():
+	}
+	return false
+}
+
 // ask sends a request; the status of its answer comes on the channel.
-func (c *session) ask(command smpp.Command, body smpp.Body) <-chan smpp.Status {
+func (c *session) ask(command smpp.Command, body smpp.Body) (sequence uint32, answered <-chan smpp.Status) {
 	w := make(chan smpp.Status, 1)
 	c.mu.Lock()
 	c.sequence++
-	sequence := c.sequence
+	sequence = c.sequence
 	if len(c.waiting) < queueMax {
 		c.waiting[sequence] = w
 	}
 	c.mu.Unlock()
 	c.put(smpp.PDU{Command: command, Sequence: sequence, Body: body})
-	return w
+	return sequence, w
 }
