@@ -193,6 +193,19 @@ func TestFloodOfReceipts(t *testing.T) {
 			work.Wait()
 		})
 	})
+	// The provider reads no answer before it has written everything.
+	t.Run("that_nobody_takes_is_refused_to_a_provider_that_does_not_read", func(t *testing.T) {
+		byHandTo(t, &slow{}, nil, func(t *testing.T, _ *Client, p *provider) {
+			const flood = heldMax + 500
+			var written atomic.Int64
+			if err := p.receipts(flood, &written); err != nil {
+				t.Fatalf("after %d receipts: %v", written.Load(), err)
+			}
+			if got := p.answers(flood, make(chan PDU, 1)); got[StatusTemporaryAppError] != flood {
+				t.Errorf("answers %v", got)
+			}
+		})
+	})
 	t.Run("that_never_ends_does_not_keep_a_send_for_ever", func(t *testing.T) {
 		byHandTo(t, &slow{}, nil, func(t *testing.T, c *Client, p *provider) {
 			began := time.Now()
