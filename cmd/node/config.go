@@ -81,6 +81,9 @@ type Mail struct {
 	// Senders are the addresses (news@tea.example) and domains (tea.example) that
 	// mail may come from. Empty allows none, unless Local is set.
 	Senders []string
+	// EmailPerSecond is what the relay can take; the email channel tells it to
+	// clients as MessagesPerSecond. It slows nothing down. Default: not told.
+	EmailPerSecond int
 }
 
 // Route is an SMPP provider.
@@ -96,11 +99,13 @@ type Route struct {
 
 // Number is an origination identity.
 type Number struct {
-	Number         string  // E.164, short code or sender id
-	Type           string  // SHORT_CODE, LONG_CODE, TEN_DLC, TOLL_FREE, SENDER_ID, SIMULATOR
-	Country        string  // ISO 3166-1 alpha-2
-	PartsPerSecond float64 // default: no limit
-	Route          string  // the name of the route that carries it
+	Number  string // E.164, short code or sender id
+	Type    string // SHORT_CODE, LONG_CODE, TEN_DLC, TOLL_FREE, SENDER_ID, SIMULATOR
+	Country string // ISO 3166-1 alpha-2
+	// PartsPerSecond limits how fast the number sends. When every number has a
+	// limit, the SMS channel tells clients the sum. Default: no limit.
+	PartsPerSecond float64
+	Route          string // the name of the route that carries it
 }
 
 // Import says where import jobs read.
@@ -201,10 +206,16 @@ func (c *Config) settle(base string) error {
 		if n.Number == "" || !routes[n.Route] {
 			return fmt.Errorf("member Numbers[%d]: Number is required and Route %q must be one of Routes", i, n.Route)
 		}
+		if n.PartsPerSecond < 0 {
+			return fmt.Errorf("member Numbers[%d].PartsPerSecond: %g is below 0", i, n.PartsPerSecond)
+		}
 	}
 	if c.Mail != nil {
 		if c.Mail.Addr == "" {
 			return errors.New("member Mail.Addr: required")
+		}
+		if c.Mail.EmailPerSecond < 0 {
+			return fmt.Errorf("member Mail.EmailPerSecond: %d is below 0", c.Mail.EmailPerSecond)
 		}
 		if c.Mail.Name == "" {
 			c.Mail.Name = c.Region + ".everpoint"

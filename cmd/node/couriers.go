@@ -16,6 +16,7 @@ import (
 	"github.com/everpoint/everpoint/courier/smtp"
 	"github.com/everpoint/everpoint/delivery"
 	"github.com/everpoint/everpoint/door"
+	"github.com/everpoint/everpoint/senders/channels"
 )
 
 // hearing hands what carriers say later to delivery, which is made after the
@@ -114,6 +115,30 @@ func (c *Config) senders() []string {
 		return append([]string{}, c.Mail.Senders...)
 	}
 }
+
+// channels is what the email and SMS channels tell of their speed; nothing of a
+// channel without a limit. Numbers do not tell promotional from transactional.
+func (c *Config) channels() channels.Config {
+	var out channels.Config
+	if c.Mail != nil {
+		out.EmailPerSecond = c.Mail.EmailPerSecond
+	}
+	sum := 0.0
+	for _, n := range c.Numbers {
+		if n.PartsPerSecond == 0 {
+			return out
+		}
+		sum += n.PartsPerSecond
+	}
+	if sum > 0 {
+		out.SMSPromotionalPerSecond = int(min(max(sum, 1), textsPerSecondMax))
+		out.SMSTransactionalPerSecond = out.SMSPromotionalPerSecond
+	}
+	return out
+}
+
+// textsPerSecondMax bounds what the SMS channel tells, to what any client reads.
+const textsPerSecondMax = 1<<31 - 1
 
 func (c *Config) numbers() []delivery.Number {
 	var out []delivery.Number

@@ -6,11 +6,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -150,6 +152,7 @@ func newDialog(t *testing.T, archive *txtar.Archive) *dialog {
 		Node: "n1", Region: dialogRegion, Dir: filepath.Join(dir, "data"),
 		Door:   Door{PlainLoopback: true},
 		Import: Import{BucketDir: buckets},
+		Mail:   &Mail{Addr: "relay.test:25", Senders: []string{"example.com"}, EmailPerSecond: 50},
 	}
 	for _, name := range []string{"owner", "other"} {
 		c := dialogCallers[name]
@@ -165,6 +168,7 @@ func newDialog(t *testing.T, archive *txtar.Archive) *dialog {
 		Random: rand.NewChaCha8(seed),
 		Chance: rand.New(rand.NewPCG(1, 2)),
 		Fault:  d.failing,
+		Dial:   nowhere,
 		NoDoor: true,
 	}, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -184,6 +188,11 @@ func newDialog(t *testing.T, archive *txtar.Archive) *dialog {
 }
 
 func (d *dialog) now() time.Time { return time.Unix(0, d.clock.Load()).UTC() }
+
+// nowhere is the network of a dialog: no carrier answers.
+func nowhere(context.Context, string, string) (net.Conn, error) {
+	return nil, errors.New("no carrier answers in a dialog")
+}
 
 // failing is the store's fault seam.
 func (d *dialog) failing(point string) error {

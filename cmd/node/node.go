@@ -162,7 +162,7 @@ func (n *Node) assemble(w World) error {
 	}
 	imports := endpoints.NewImports(reading, endpointRoom, segmentRoom, log)
 	templateRoom := templates.New(st, ids, tokens, w.Now)
-	channelRoom := channels.New(channels.Config{}, st, w.Now)
+	channelRoom := channels.New(cfg.channels(), st, w.Now)
 
 	// Floor 4: the one way out.
 	heard := &hearing{}

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/everpoint/everpoint/senders/channels"
 )
 
 var updateReference = flag.Bool("update-reference", false, "write docs/reference/configuration.md")
@@ -47,7 +49,9 @@ func TestLoadConfig_names_what_is_wrong(t *testing.T) {
 		good + `,"Routes":[{"Name":"a"}]}`: "Routes[0]",
 		good + `,"Numbers":[{"Number":"+1","Route":"none"}]}`: "Numbers[0]",
 		good + `,"Mail":{}}`: "Mail.Addr",
-		`{"Region":"us-east-1","Dir":"d","Account":[{"ID":"12"}]}`: "Account[0].ID",
+		good + `,"Mail":{"Addr":"relay:25","EmailPerSecond":-1}}`:                                                          "Mail.EmailPerSecond",
+		good + `,"Routes":[{"Name":"a","Addresses":["a:1"]}],"Numbers":[{"Number":"+1","Route":"a","PartsPerSecond":-1}]}`: "Numbers[0].PartsPerSecond",
+		`{"Region":"us-east-1","Dir":"d","Account":[{"ID":"12"}]}`:                                                         "Account[0].ID",
 	} {
 		path := filepath.Join(t.TempDir(), "node.json")
 		if err := os.WriteFile(path, []byte(body), 0o600); err != nil {
@@ -61,6 +65,25 @@ func TestLoadConfig_names_what_is_wrong(t *testing.T) {
 			t.Errorf("Dir is %q, not below the file", cfg.Dir)
 		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
 			t.Errorf("%s: %v, want it to name %q", body, err, want)
+		}
+	}
+}
+
+func TestConfig_channels_tell_their_speed(t *testing.T) {
+	for name, c := range map[string]struct {
+		cfg  Config
+		want channels.Config
+	}{
+		"nothing configured":       {Config{}, channels.Config{}},
+		"mail without a number":    {Config{Mail: &Mail{}}, channels.Config{}},
+		"mail":                     {Config{Mail: &Mail{EmailPerSecond: 50}}, channels.Config{EmailPerSecond: 50}},
+		"numbers add up":           {Config{Numbers: []Number{{PartsPerSecond: 2.5}, {PartsPerSecond: 10}}}, channels.Config{SMSPromotionalPerSecond: 12, SMSTransactionalPerSecond: 12}},
+		"a slow number":            {Config{Numbers: []Number{{PartsPerSecond: 0.2}}}, channels.Config{SMSPromotionalPerSecond: 1, SMSTransactionalPerSecond: 1}},
+		"one number without limit": {Config{Numbers: []Number{{PartsPerSecond: 2}, {}}}, channels.Config{}},
+		"more than a client reads": {Config{Numbers: []Number{{PartsPerSecond: 1e300}}}, channels.Config{SMSPromotionalPerSecond: 1<<31 - 1, SMSTransactionalPerSecond: 1<<31 - 1}},
+	} {
+		if got := c.cfg.channels(); got != c.want {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
 	}
 }
