@@ -22,9 +22,6 @@ type engine interface {
 	blocks(ctx context.Context, s Stream, after int64, limit int) ([]sealedBlock, error)
 	blockHash(ctx context.Context, s Stream, n int64) ([]byte, error)
 	trim(ctx context.Context, s Stream, upTo int64, beforeMillis int64) (int64, error)
-	// confirm says whether a block is there, waiting for a commit of it that may
-	// still be under way: the answer after a connection broke in a COMMIT.
-	confirm(ctx context.Context, s Stream, h head) (bool, error)
 	// reincarnate gives every stream a new incarnation unless another node did.
 	reincarnate(ctx context.Context, from, to string) error
 	meta(ctx context.Context, name string) (string, error)
@@ -43,6 +40,8 @@ type session interface {
 	// write writes everything and returns the streams' new heads in the order of
 	// batch.blocks. errConflict means that another node changed a row first.
 	write(ctx context.Context, b *batch) ([]head, error)
+	// commit makes what was written durable. After an error nothing was written,
+	// but after errDoubt, which says that nobody could be asked.
 	commit(ctx context.Context) error
 	rollback()
 }
@@ -100,6 +99,8 @@ var (
 	errConflict = errors.New("store: another node changed a row first")
 	// errForeign: the stream's incarnation is not the one this node knows.
 	errForeign = errors.New("store: the stream has another incarnation")
+	// errDoubt: the connection broke in a COMMIT, and the database did not come back.
+	errDoubt = errors.New("store: it is not known whether a commit was done")
 )
 
 //go:embed sql/sqlite.sql

@@ -199,12 +199,7 @@ func (s *Store) try(ctx context.Context, reqs []*request, named []place) (wrote 
 	}
 	open = false
 	if err := ses.commit(ctx); err != nil {
-		if !isLost(err) || len(heads) == 0 {
-			return g.order, err
-		}
-		if found, cerr := s.engine.confirm(ctx, b.blocks[0].stream, heads[0]); cerr != nil || !found {
-			return g.order, err
-		}
+		return g.order, err
 	}
 	if err := s.fault("committed"); err != nil {
 		return g.order, err
@@ -491,6 +486,9 @@ func (s *Store) writeError(err error) error {
 	case isFull(err):
 		s.log.Error("the database's disk is full; writes are refused", "error", err)
 		return aws.Unavailable("writes are refused: the disk of this Region's database is full")
+	case errors.Is(err, errDoubt):
+		s.log.Error("the database was lost in a commit", "error", err)
+		return aws.Unavailable("this Region's database cannot be reached: it is not known whether the write was done")
 	case isLost(err):
 		s.log.Error("the database cannot be reached", "error", err)
 		return aws.Unavailable("writes are refused: this Region's database cannot be reached")

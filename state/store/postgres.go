@@ -1,10 +1,11 @@
 package store
 
 import (
-	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"time"
 
@@ -21,9 +22,13 @@ type postgresEngine struct {
 	pool  *pgxpool.Pool
 
 	// The writer's alone.
-	conn *pgx.Conn // nil when it has to be made again
-	ids  int64     // the next id of the run this node holds
-	last int64     // the last id of the run
+	conn    *pgx.Conn // nil when it has to be made again
+	ids     int64     // the next id of the run this node holds
+	last    int64     // the last id of the run
+	node    string    // this opening of the database, in the table writer
+	commits int64     // numbers its commits; some are never done
+
+	confirmMax time.Duration
 }
 
 // idRun is the increment of the sequence doc_id.
@@ -37,6 +42,15 @@ const (
 	connectMax   = 10 * time.Second
 )
 
+// confirmMax is how long a commit that lost its connection is asked after: more
+// than idleMax, and than a server takes to start again; confirmWaitMin, doubled
+// each time up to confirmWaitMax, is waited between two questions.
+const (
+	confirmMax     = 20 * time.Second
+	confirmWaitMin = 20 * time.Millisecond
+	confirmWaitMax = 250 * time.Millisecond
+)
+
 func openPostgres(ctx context.Context, url string) (*postgresEngine, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -48,7 +62,8 @@ func openPostgres(ctx context.Context, url string) (*postgresEngine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	return &postgresEngine{url: url, texts: statements(postgresText), pool: pool}, nil
+	node := hex.EncodeToString(randomBytes(8))
+	return &postgresEngine{url: url, texts: statements(postgresText), pool: pool, node: node, confirmMax: confirmMax}, nil
 }
 
 func (e *postgresEngine) connect(ctx context.Context) (*pgx.Conn, error) {
@@ -82,6 +97,9 @@ func (e *postgresEngine) prepare(ctx context.Context, incarnation string) error 
 		}
 		// The schema is several statements, so it goes by the simple protocol.
 		if _, err := tx.Conn().PgConn().Exec(ctx, e.texts["schema"]).ReadAll(); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, e.texts["writer_prune"]); err != nil {
 			return err
 		}
 		for _, st := range streams {
@@ -240,21 +258,24 @@ func (e *postgresEngine) blockHash(ctx context.Context, s Stream, n int64) ([]by
 	return hash, err
 }
 
-func (e *postgresEngine) confirm(ctx context.Context, s Stream, h head) (found bool, err error) {
-	err = pgx.BeginFunc(ctx, e.pool, func(tx pgx.Tx) error {
-		// The head row is held by a commit that is still under way.
-		if _, err := scanHead(tx.QueryRow(ctx, e.texts["head"]+" FOR UPDATE", string(s))); err != nil {
-			return err
+// confirm says whether one of this node's commits was done, its last that
+// reached the server: the answer after a connection broke in a COMMIT. It waits
+// for a commit that is still under way, and for a server that starts again.
+func (e *postgresEngine) confirm(ctx context.Context, commit int64) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.confirmMax)
+	defer cancel()
+	for wait := confirmWaitMin; ; wait = min(2*wait, confirmWaitMax) {
+		var last int64
+		err := e.pool.QueryRow(ctx, e.texts["writer_get"], e.node).Scan(&last)
+		if err == nil {
+			return last == commit, nil
 		}
-		var hash []byte
-		err := tx.QueryRow(ctx, e.texts["block_hash"], string(s), h.n).Scan(&hash)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return nil
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return false, err
 		}
-		found = bytes.Equal(hash, h.hash)
-		return err
-	})
-	return found, err
+	}
 }
 
 func (e *postgresEngine) trim(ctx context.Context, s Stream, upTo, before int64) (int64, error) {
@@ -294,9 +315,10 @@ func (e *postgresEngine) meta(ctx context.Context, name string) (string, error) 
 
 // postgresSession is one transaction on the writer's connection.
 type postgresSession struct {
-	e     *postgresEngine
-	conn  *pgx.Conn
-	begun bool
+	e      *postgresEngine
+	conn   *pgx.Conn
+	begun  bool
+	number int64 // the commit's, once it was written
 }
 
 func (e *postgresEngine) begin(ctx context.Context) (session, error) {
@@ -379,6 +401,9 @@ func (s *postgresSession) nextID(ctx context.Context) (int64, error) {
 func (s *postgresSession) write(ctx context.Context, w *batch) ([]head, error) {
 	b := &pgx.Batch{}
 	s.open(b)
+	s.e.commits++
+	s.number = s.e.commits
+	b.Queue(s.e.texts["writer_set"], s.e.node, s.number)
 	conflict := false
 	exactly := func(n int) func(pgconn.CommandTag) error {
 		return func(tag pgconn.CommandTag) error {
@@ -455,10 +480,20 @@ func indexColumns(rows []indexRow) (hashes [][]byte, docs []int64) {
 
 func (s *postgresSession) commit(ctx context.Context) error {
 	_, err := s.conn.Exec(ctx, "COMMIT")
-	if err != nil {
-		s.drop()
+	if err == nil {
+		return nil
 	}
-	return err
+	s.drop()
+	if postgresCode(err) != "" && !postgresLost(err) {
+		return err // the server's own word
+	}
+	switch done, cerr := s.e.confirm(ctx, s.number); {
+	case cerr != nil:
+		return errors.Join(errDoubt, err, cerr)
+	case !done:
+		return err
+	}
+	return nil
 }
 
 func (s *postgresSession) rollback() {
@@ -494,5 +529,10 @@ func postgresLost(err error) bool {
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true
 	}
-	return errors.Is(err, net.ErrClosed) || pgconn.Timeout(err)
+	for _, end := range []error{pgconn.ErrConnClosed, net.ErrClosed, io.EOF, io.ErrUnexpectedEOF} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return pgconn.Timeout(err)
 }

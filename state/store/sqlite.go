@@ -291,9 +291,6 @@ func (e *sqliteEngine) blockHash(_ context.Context, s Stream, n int64) ([]byte, 
 	return hash, err
 }
 
-// confirm is never in doubt: there is no connection to break.
-func (e *sqliteEngine) confirm(context.Context, Stream, head) (bool, error) { return false, nil }
-
 func (e *sqliteEngine) trim(_ context.Context, s Stream, upTo, before int64) (int64, error) {
 	// A session may hold the writer's connection; the readers cannot write. The
 	// pool of one makes this wait for its turn outside any session.

@@ -36,6 +36,32 @@ CREATE TABLE IF NOT EXISTS meta (
     name  text PRIMARY KEY,
     value text NOT NULL
 );
+-- The last commit of each opening of the database, written with it, for a node
+-- to look into a commit whose answer it lost. A row for each opening; those that
+-- wrote nothing for a day are removed when the database is next opened.
+CREATE TABLE IF NOT EXISTS writer (
+    node text PRIMARY KEY,
+    n    bigint NOT NULL,
+    at   timestamptz NOT NULL
+);
+
+-- name: writer_set
+INSERT INTO writer (node, n, at)
+VALUES ($1, $2, now())
+    ON CONFLICT (node) DO UPDATE
+   SET n = excluded.n, at = excluded.at;
+
+-- name: writer_get
+-- A write, so that it waits for a commit that holds the row, or has it new.
+INSERT INTO writer (node, n, at)
+VALUES ($1, 0, now())
+    ON CONFLICT (node) DO UPDATE
+   SET at = excluded.at
+RETURNING n;
+
+-- name: writer_prune
+DELETE FROM writer
+ WHERE at < now() - interval '1 day';
 
 -- name: lock
 -- Serialises updates that name the same rows, on whichever node; the caller

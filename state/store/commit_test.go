@@ -1,0 +1,213 @@
+package store
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/everpoint/everpoint/aws"
+)
+
+// cutter stands between a store and its server. Armed, it closes a connection in
+// COMMIT: before the server hears of it, or instead of handing on the answer.
+// All other connections go with it, and new ones are refused for some times, as
+// a server does that starts again.
+type cutter struct {
+	network, address string // of the server
+	armed            atomic.Bool
+	before           atomic.Bool  // cut before the server hears of the COMMIT
+	refusals         atomic.Int64 // connections to refuse after the cut
+
+	mu    sync.Mutex
+	links map[net.Conn]bool // those that are open
+	down  int64             // connections still to refuse
+}
+
+// newCutter returns the URL of the database on the other side of the cutter.
+func newCutter(t *testing.T, url string) (c *cutter, through string) {
+	t.Helper()
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c = &cutter{links: map[net.Conn]bool{}}
+	c.network, c.address = pgconn.NetworkAddress(cfg.Host, cfg.Port)
+	dir, err := os.MkdirTemp("", "cut") // a socket's path is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := int(cfg.Port)
+	l, err := net.Listen("unix", filepath.Join(dir, ".s.PGSQL."+strconv.Itoa(port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var links sync.WaitGroup
+	links.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			links.Go(func() { c.link(in) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		links.Wait()
+		os.RemoveAll(dir)
+	})
+	return c, "postgres://" + cfg.User + ":" + cfg.Password + "@/" + cfg.Database + "?host=" + dir + "&port=" + strconv.Itoa(port) + "&sslmode=disable"
+}
+
+func (c *cutter) admit(in net.Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.down > 0 {
+		c.down--
+		return false
+	}
+	c.links[in] = true
+	return true
+}
+
+func (c *cutter) forget(in net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.links, in)
+}
+
+// refused is how many connections are still to be refused.
+func (c *cutter) refused() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.down
+}
+
+// fall closes every connection but one.
+func (c *cutter) fall(but net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.down = c.refusals.Load()
+	for in := range c.links {
+		if in != but {
+			in.Close()
+		}
+	}
+}
+
+func (c *cutter) link(in net.Conn) {
+	defer in.Close()
+	if !c.admit(in) {
+		return
+	}
+	defer c.forget(in)
+	out, err := net.Dial(c.network, c.address)
+	if err != nil {
+		return
+	}
+	var cut atomic.Bool
+	var answers sync.WaitGroup
+	answers.Go(func() {
+		defer in.Close()
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := out.Read(buf)
+			if err != nil || cut.Load() {
+				return
+			}
+			if _, err := in.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+	})
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := in.Read(buf)
+		if bytes.Contains(buf[:n], []byte("COMMIT")) && c.armed.CompareAndSwap(true, false) {
+			c.fall(in)
+			if c.before.Load() {
+				break
+			}
+			cut.Store(true)
+		}
+		if err != nil {
+			break
+		}
+		if _, err := out.Write(buf[:n]); err != nil {
+			break
+		}
+	}
+	if !cut.Load() {
+		out.Close()
+	}
+	answers.Wait()
+	out.Close()
+}
+
+func TestCommit_that_lost_its_connection_is_looked_into(t *testing.T) {
+	url := os.Getenv("TEST_POSTGRES_URL")
+	if url == "" {
+		t.Log("TEST_POSTGRES_URL is not set: there is no connection to lose")
+		return
+	}
+	for _, tt := range []struct {
+		name     string
+		kind     Kind
+		before   bool
+		refusals int64
+		doubt    bool // the server stays away
+	}{
+		{name: "row with a block", kind: kindRec},
+		{name: "row of this Region alone", kind: kindLocal},
+		{name: "the server starts again", kind: kindRec, refusals: 20},
+		{name: "the server never heard of it", kind: kindRec, before: true},
+		{name: "the server never heard of it, local", kind: kindLocal, before: true},
+		{name: "the server does not come back", kind: kindRec, refusals: 1 << 40, doubt: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, through := newCutter(t, newDatabase(t, url))
+			s, _ := home{Config{Dir: t.TempDir(), Region: "us-east-1", PostgresURL: through}, newTestKeys(t)}.start(t)
+			put(t, s, tt.kind, "first", "x")
+			c.before.Store(tt.before)
+			c.armed.Store(true)
+			c.refusals.Store(tt.refusals)
+			if tt.doubt {
+				s.engine.(*postgresEngine).confirmMax = 200 * time.Millisecond
+			}
+			err := s.Update(t.Context(), func(tx *Tx) error { return tx.Put(tt.kind, "k", []byte("v")) })
+			if c.armed.Load() {
+				t.Fatal("no COMMIT was cut")
+			}
+			if tt.doubt {
+				if aws.KindOf(err) != aws.KindUnavailable || !strings.Contains(err.Error(), "not known") {
+					t.Errorf("the update answered %v", err)
+				}
+				return
+			}
+			if tt.before {
+				if got := get(t, s, tt.kind, "k"); aws.KindOf(err) != aws.KindUnavailable || got != "" {
+					t.Errorf("the row is %q, the update answered %v", got, err)
+				}
+			} else if got := get(t, s, tt.kind, "k"); err != nil || got != "v" {
+				t.Errorf("the row is %q, the update answered %v", got, err)
+			}
+			if left := c.refused(); left > 0 {
+				t.Errorf("the server refuses %d more connections: nobody waited for it", left)
+			}
+			put(t, s, tt.kind, "k", "again")
+			if got := get(t, s, tt.kind, "k"); got != "again" {
+				t.Errorf("the row is %q after the next update", got)
+			}
+		})
+	}
+}
