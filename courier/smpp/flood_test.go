@@ -196,7 +196,7 @@ func TestFloodOfReceipts(t *testing.T) {
 	// The provider reads no answer before it has written everything.
 	t.Run("that_nobody_takes_is_refused_to_a_provider_that_does_not_read", func(t *testing.T) {
 		byHandTo(t, &slow{}, nil, func(t *testing.T, _ *Client, p *provider) {
-			const flood = heldMax + 500
+			const flood = 2 * heldMax
 			var written atomic.Int64
 			if err := p.receipts(flood, &written); err != nil {
 				t.Fatalf("after %d receipts: %v", written.Load(), err)
