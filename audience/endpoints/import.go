@@ -24,6 +24,10 @@ import (
 //
 // Source: engagement 4.3, 10 (Import).
 type ImportConfig struct {
+	// Node names the node within its Region: leases carry it, so that a node which
+	// was killed goes on with its jobs as soon as it starts again. No two nodes may
+	// have one name. Empty waits until the lease has run out.
+	Node string
 	// BucketDir holds local buckets: s3://name/key is BucketDir/name/key. It is
 	// asked first; a bucket that it does not have is read from S3Endpoint.
 	BucketDir string
@@ -139,7 +143,8 @@ type importJob struct {
 	Position  position // where reading goes on
 	SegmentID string   `json:",omitempty"`
 
-	Lease      string `json:",omitempty"` // token of the node that runs it
+	Lease      string `json:",omitempty"` // token of this run of the job
+	LeaseNode  string `json:",omitempty"` // the node that runs it
 	LeaseUntil int64  `json:",omitempty"` // milliseconds since 1970
 }
 

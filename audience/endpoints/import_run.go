@@ -30,15 +30,25 @@ func (im *Imports) rouse() {
 }
 
 // Run runs import jobs until ctx ends. A job that it was running is left with
-// its position; whichever node runs next takes it up from there.
+// its position; whichever node runs next takes it up from there. Of the jobs that
+// this node was running when it was killed, it is the next.
 func (im *Imports) Run(ctx context.Context) error {
 	tick := time.NewTicker(importPollInterval)
 	defer tick.Stop()
 	var jobs sync.WaitGroup
 	defer jobs.Wait()
 	slots := make(chan struct{}, im.cfg.RunningPerNode)
+	begun := false
 	for {
-		if err := im.dispatch(ctx, &jobs, slots); err != nil && ctx.Err() == nil {
+		var err error
+		if !begun {
+			err = im.begin(ctx)
+			begun = err == nil
+		}
+		if begun {
+			err = im.dispatch(ctx, &jobs, slots)
+		}
+		if err != nil && ctx.Err() == nil {
 			im.log.WarnContext(ctx, "import jobs not looked up", "error", err)
 		}
 		select {
@@ -48,6 +58,42 @@ func (im *Imports) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// begin ends the leases that an earlier life of this node has left. Should that
+// life go on after all, its next step fails.
+func (im *Imports) begin(ctx context.Context) error {
+	st := im.rooms.store
+	rows, err := st.Reader(ctx).Lookup(kindImport, openIn(st.Region()), openJobsMax)
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		j, err := store.Decode[importJob](kindImport, row.Body)
+		if err != nil {
+			return err
+		}
+		if !im.left(j) {
+			continue
+		}
+		err = st.Update(ctx, func(tx *store.Tx) error {
+			j, err := store.Load[importJob](tx, kindImport, row.Key)
+			if err != nil || j == nil || !im.left(j) {
+				return err
+			}
+			j.unlease()
+			return saveJob(tx, j)
+		}, store.Touch{Kind: kindImport, Key: row.Key})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// left reports whether a job has a lease of this node's, before it took any.
+func (im *Imports) left(j *importJob) bool {
+	return j.Lease != "" && j.LeaseNode == im.cfg.Node && im.cfg.Node != "" && !j.over()
 }
 
 // dispatch takes every job it may, the oldest first, and starts it.
@@ -124,7 +170,7 @@ func (im *Imports) claim(ctx context.Context, key string, free bool) (*importJob
 		if j.Status == pinpoint.JobStatusCreated || j.Status == pinpoint.JobStatusPendingJob {
 			j.Status = pinpoint.JobStatusPreparingForInitialization
 		}
-		j.Lease = im.rooms.ids.Hex()
+		j.Lease, j.LeaseNode = im.rooms.ids.Hex(), im.cfg.Node
 		im.renew(j)
 		mine = j
 		return saveJob(tx, j)
@@ -149,6 +195,8 @@ func (im *Imports) accountHasSlot(tx *store.Tx, j *importJob) (bool, error) {
 	}
 	return running < im.cfg.RunningPerAccount, nil
 }
+
+func (j *importJob) unlease() { j.Lease, j.LeaseNode, j.LeaseUntil = "", "", 0 }
 
 func (im *Imports) renew(j *importJob) {
 	j.LeaseUntil = im.rooms.now().Add(im.cfg.Lease).UnixMilli()
@@ -255,7 +303,7 @@ func (im *Imports) release(ctx context.Context, mine *importJob) {
 		if err != nil || j == nil || j.Lease != mine.Lease || j.over() {
 			return err
 		}
-		j.Lease = ""
+		j.unlease()
 		return saveJob(tx, j)
 	})
 	if err != nil {

@@ -575,7 +575,9 @@ func importWithCrash(t *testing.T, point string, crash int, packed bool) (done b
 	}
 	at := time.Date(2026, 11, 2, 9, 30, 0, 0, time.UTC)
 	now := func() time.Time { return at }
+	lives := byte(0)
 	life := func(cfg store.Config, then func(context.Context, *Imports, *store.Store)) {
+		lives++
 		cfg.Dir, cfg.Region = dir, "us-east-1"
 		st, err := store.Open(t.Context(), cfg, keys, now, discard)
 		if err != nil {
@@ -584,9 +586,9 @@ func importWithCrash(t *testing.T, point string, crash int, packed bool) (done b
 		ctx, cancel := context.WithCancel(context.Background())
 		stopped := make(chan error, 1)
 		go func() { stopped <- st.Run(ctx) }()
-		ids := aws.NewIDs(rand.NewChaCha8([32]byte{byte(at.Minute())}))
+		ids := aws.NewIDs(rand.NewChaCha8([32]byte{lives}))
 		s := New(Config{}, st, wire.NewTokens([]byte("sixteen bytes or more"), now), ids, now, discard)
-		im := NewImports(ImportConfig{BucketDir: buckets, ChunkRows: 10}, s, &segmentDouble{}, discard)
+		im := NewImports(ImportConfig{Node: "a", BucketDir: buckets, ChunkRows: 10}, s, &segmentDouble{}, discard)
 		then(ctx, im, st)
 		cancel()
 		if err := <-stopped; err != nil {
@@ -629,8 +631,11 @@ func importWithCrash(t *testing.T, point string, crash int, packed bool) (done b
 		jobs.Wait()
 	})
 	kill()
-	at = at.Add(time.Minute) // the dead node's lease runs out
+	// No time passes: the node knows its own lease.
 	life(store.Config{}, func(_ context.Context, im *Imports, st *store.Store) {
+		if err := im.begin(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 		runOnce(t, context.Background(), im)
 		out, err := im.list(ctx, &pinpoint.GetImportJobsRequest{ApplicationId: app})
 		if err != nil {
@@ -751,6 +756,62 @@ func TestImportLease(t *testing.T) {
 	}
 	claim(r.imports, 2, true)
 	claim(r.imports, 0, false) // over
+}
+
+// TestImportRestart: a node that starts again goes on with the job it was
+// running when it was killed, without waiting for its own lease, and leaves
+// another node's alone.
+func TestImportRestart(t *testing.T) {
+	r := newImportRoom(t, ImportConfig{Node: "a", RunningPerNode: 4})
+	r.file("in/a.csv", "Id,Address,ChannelType\ne,a,EMAIL\n")
+	named := func(node string) *Imports {
+		return NewImports(ImportConfig{Node: node, BucketDir: filepath.Dir(r.dir)}, r.Service, r.segments, discard)
+	}
+	start := func(im *Imports) (id string, j *importJob) {
+		t.Helper()
+		id = r.start(`"Format":"CSV","RegisterEndpoints":true,"S3Url":"s3://bucket/in"`)
+		j, err := im.claim(t.Context(), jobKey(app, id), true)
+		if err != nil || j == nil {
+			t.Fatalf("claim: %v, %v", j, err)
+		}
+		return id, j
+	}
+	mine, killed := start(r.imports)
+	others, _ := start(named("b"))
+	nobodys, _ := start(named("")) // of a node that has no name, which is not one name
+
+	for _, node := range []string{"", "a"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- named(node).Run(ctx) }()
+		fresh := r.start(`"Format":"CSV","RegisterEndpoints":true,"S3Url":"s3://bucket/in"`)
+		for deadline := time.Now().Add(20 * time.Second); r.job(fresh).JobStatus != "COMPLETED"; {
+			if time.Now().After(deadline) {
+				t.Fatalf("the new job is %s", r.job(fresh).JobStatus)
+			}
+		}
+		want := pinpoint.JobStatus("PREPARING_FOR_INITIALIZATION")
+		if node == "a" {
+			want = "COMPLETED"
+		}
+		for deadline := time.Now().Add(20 * time.Second); r.job(mine).JobStatus != want; {
+			if time.Now().After(deadline) {
+				t.Fatalf("node %q: the job is %s", node, r.job(mine).JobStatus)
+			}
+		}
+		for _, id := range []string{others, nobodys} {
+			if got := r.job(id).JobStatus; got != "PREPARING_FOR_INITIALIZATION" {
+				t.Errorf("node %q: another's job is %s", node, got)
+			}
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if err := r.imports.step(t.Context(), killed, func(*store.Tx, *importJob) error { return nil }); !errors.Is(err, errLost) {
+		t.Errorf("the life before goes on: %v", err)
+	}
 }
 
 // TestImportRun: the loop hears of a new job and ends with its context.

@@ -157,7 +157,7 @@ const importChunkRows = 4000
 // imports says where import jobs read.
 func (c *Config) imports() (endpoints.ImportConfig, error) {
 	out := endpoints.ImportConfig{
-		BucketDir: c.Import.BucketDir, S3Endpoint: c.Import.S3Endpoint, S3Region: c.Import.S3Region,
+		Node: c.Node, BucketDir: c.Import.BucketDir, S3Endpoint: c.Import.S3Endpoint, S3Region: c.Import.S3Region,
 		ChunkRows: importChunkRows, ChunkTouches: 4 * importChunkRows,
 	}
 	if c.Import.AccessKeyID == "" {
