@@ -211,3 +211,59 @@ func TestCommit_that_lost_its_connection_is_looked_into(t *testing.T) {
 		})
 	}
 }
+
+func TestUpdate_whose_group_never_finds_its_incarnation_is_an_error(t *testing.T) {
+	engines(t, func(t *testing.T, h home) {
+		var s *Store
+		var armed atomic.Bool
+		// The last moment at which another connection may move the streams.
+		last := "begin"
+		if h.cfg.PostgresURL != "" {
+			last = "write"
+		}
+		h.cfg.Fault = func(point string) error {
+			if point == last && armed.Load() {
+				return s.engine.reincarnate(t.Context(), s.Incarnation(), newIncarnation())
+			}
+			return nil
+		}
+		s, _ = h.start(t)
+		put(t, s, kindRec, "before", "x")
+		armed.Store(true)
+		err := s.Update(t.Context(), func(tx *Tx) error {
+			tx.AfterCommit(func() { t.Error("told of a commit") })
+			return tx.Put(kindRec, "k", []byte("v"))
+		})
+		armed.Store(false)
+		if got := get(t, s, kindRec, "k"); err == nil || got != "" {
+			t.Errorf("the row is %q, the update answered %v", got, err)
+		}
+		put(t, s, kindRec, "k", "again")
+		if all := blocks(t, s, Changes); len(all) != 2 || all[1].Incarnation != s.Incarnation() {
+			t.Errorf("blocks %+v", all)
+		}
+	})
+}
+
+func TestReincarnate_takes_every_stream_or_none(t *testing.T) {
+	s, _ := home{Config{Dir: t.TempDir(), Region: "us-east-1"}, newTestKeys(t)}.start(t)
+	put(t, s, kindRec, "r", "x")
+	e := s.engine.(*sqliteEngine)
+	if _, err := e.conn.ExecContext(t.Context(), `CREATE TRIGGER broken BEFORE UPDATE ON log_head
+		WHEN new.stream = 'event' BEGIN SELECT RAISE(ABORT, 'broken'); END`); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.reincarnate(t.Context(), s.Incarnation(), newIncarnation()); err == nil {
+		t.Fatal("the broken stream took a new incarnation")
+	}
+	for _, st := range streams {
+		h, err := e.head(t.Context(), st)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.incarnation != s.Incarnation() {
+			t.Errorf("stream %s has taken the new incarnation alone", st)
+		}
+	}
+	put(t, s, kindRec, "r", "y")
+}

@@ -101,14 +101,11 @@ func (s *Store) commit(ctx context.Context, reqs []*request) {
 	var err error
 	var lost []place // what an earlier try wrote and lost: named in advance from then on
 	for try := 0; ; try++ {
-		lost, err = s.try(ctx, reqs, lost)
-		again := errors.Is(err, errConflict)
-		if back, ok := errors.AsType[*wentBack](err); ok {
-			again, err = true, s.goOn(ctx, back)
-		} else if errors.Is(err, errForeign) {
-			again, err = true, s.learnHeads(ctx)
+		if lost, err = s.try(ctx, reqs, lost); err == nil || try == conflictsMax {
+			break
 		}
-		if !again || err != nil && !errors.Is(err, errConflict) || try == conflictsMax {
+		if failed := s.again(ctx, err); failed != nil {
+			err = failed
 			break
 		}
 		s.mu.Lock()
@@ -127,6 +124,21 @@ func (s *Store) commit(ctx context.Context, reqs []*request) {
 		}
 		r.answer()
 	}
+}
+
+// again makes ready to run a group again that failed with err. It returns why
+// that is in vain.
+func (s *Store) again(ctx context.Context, err error) error {
+	if back, ok := errors.AsType[*wentBack](err); ok {
+		return s.goOn(ctx, back)
+	}
+	switch {
+	case errors.Is(err, errForeign):
+		return s.learnHeads(ctx)
+	case errors.Is(err, errConflict):
+		return nil
+	}
+	return err
 }
 
 func (s *Store) fault(point string) error {

@@ -301,7 +301,20 @@ func (e *sqliteEngine) trim(_ context.Context, s Stream, upTo, before int64) (in
 	return res.RowsAffected()
 }
 
-func (e *sqliteEngine) reincarnate(_ context.Context, _, to string) error {
+func (e *sqliteEngine) reincarnate(ctx context.Context, _, to string) error {
+	ses, err := e.begin(ctx)
+	if err != nil {
+		return err
+	}
+	if err := e.rename(to); err != nil {
+		ses.rollback()
+		return err
+	}
+	return ses.commit(ctx)
+}
+
+// rename gives every stream another incarnation.
+func (e *sqliteEngine) rename(to string) error {
 	for _, st := range streams {
 		var h head
 		if err := e.write["head"].QueryRow(string(st)).Scan(&h.incarnation, &h.n, &h.hash); err != nil {
