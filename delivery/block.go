@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +22,7 @@ type job struct {
 	key   string
 	block *Block
 	plan  *compiled
+	pace  pacer
 	stand []standing
 }
 
@@ -42,7 +45,7 @@ func (s *Service) block(ctx context.Context, it *queue.Item) error {
 	if err != nil {
 		return err
 	}
-	j := &job{s: s, it: it, key: it.ID, block: b, plan: plan}
+	j := &job{s: s, it: it, key: it.ID, block: b, plan: plan, pace: s.paceOf(plan.plan)}
 	if j.stand, err = fold(len(b.Members), intents, entries); err != nil {
 		return err
 	}
@@ -51,15 +54,48 @@ func (s *Service) block(ctx context.Context, it *queue.Item) error {
 	}
 	for {
 		chunk, wake, left := j.due()
-		switch {
-		case left == 0:
+		if left == 0 {
 			return j.finish(ctx)
-		case len(chunk) == 0:
-			return s.store.Update(ctx, func(tx *store.Tx) error { return it.Again(tx, wake, nil) })
 		}
-		if err := j.attempt(ctx, chunk); err != nil {
-			return err
+		if len(chunk) > 0 {
+			// A turn that is far ahead is waited for without the worker.
+			ahead := j.pace.turn(s.now(), len(chunk), patience)
+			if ahead <= patience {
+				if err := pause(ctx, ahead); err != nil {
+					return err
+				}
+				if err := j.attempt(ctx, chunk); err != nil {
+					return err
+				}
+				continue
+			}
+			wake = s.now().Add(ahead)
 		}
+		if d := wake.Sub(s.now()); d <= patience {
+			if err := pause(ctx, d); err != nil {
+				return err
+			}
+			continue
+		}
+		return s.store.Update(ctx, func(tx *store.Tx) error { return it.Again(tx, wake, nil) }, it.Touch()...)
+	}
+}
+
+// patience is how long a worker waits for a turn or a retry before it gives its
+// place to another block.
+const patience = 500 * time.Millisecond
+
+func pause(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -67,7 +103,7 @@ func (s *Service) block(ctx context.Context, it *queue.Item) error {
 // pace. wake is when the next of the others is due.
 func (j *job) due() (chunk []int, wake time.Time, left int) {
 	now := j.s.now().UnixMilli()
-	limit := j.plan.pace.chunk(j.s.cfg.ChunkMax)
+	limit := j.pace.chunk(j.s.cfg.ChunkMax)
 	if j.plan.plan.SMS != nil {
 		for _, p := range j.s.paces {
 			limit = min(limit, p.chunk(limit))
@@ -109,52 +145,59 @@ func (j *job) finish(ctx context.Context) error {
 			}
 		}
 		return j.s.tally(tx, j.block.Plan, &Tally{BlocksDone: 1})
-	})
+	}, j.it.Touch()...)
 }
 
-// declare lists the attempts that an earlier holder of the block left open.
+// declare lists the attempts that an earlier holder of the block left open. It
+// looks again in the update that lists them: the earlier holder may just have
+// written what it learnt.
 func (j *job) declare(ctx context.Context) error {
-	var open []int
-	for i := range j.stand {
-		if j.stand[i].open > 0 {
-			open = append(open, i)
-		}
-	}
-	if len(open) == 0 {
+	if !slices.ContainsFunc(j.stand, func(st standing) bool { return st.open > 0 }) {
 		return nil
 	}
-	j.s.log.WarnContext(ctx, "attempts without outcome found", "plan", j.block.Plan, "attempts", len(open))
-	var entries []Entry
+	listed := 0
 	err := j.s.store.Update(ctx, func(tx *store.Tx) error {
-		entries = entries[:0]
 		if err := j.it.Hold(tx); err != nil {
 			return err
 		}
-		delta := &Tally{}
-		for _, i := range open {
+		intents, entries, err := readLedger(tx, j.key)
+		if err != nil {
+			return err
+		}
+		stand, err := fold(len(j.block.Members), intents, entries)
+		if err != nil {
+			return err
+		}
+		var found []Entry
+		for i := range stand {
+			if stand[i].open == 0 {
+				continue
+			}
 			c, err := j.candidate(tx, i)
 			if err != nil {
 				return err
 			}
-			st := &j.stand[i]
-			e, err := j.ambiguous(tx, i, st.open, time.UnixMilli(st.openAt), c, delta)
+			e, err := j.ambiguous(tx, i, stand[i].open, time.UnixMilli(stand[i].openAt), c)
 			if err != nil {
 				return err
 			}
-			entries = append(entries, e)
+			found = append(found, e)
 		}
-		return j.write(tx, entries, delta)
-	})
+		listed = len(found)
+		return j.write(tx, entries, found)
+	}, j.it.Touch()...)
 	if err != nil {
 		return err
 	}
-	j.learn(entries)
+	if listed > 0 {
+		j.s.log.WarnContext(ctx, "attempts without outcome listed", "plan", j.block.Plan, "attempts", listed)
+	}
 	return nil
 }
 
 // ambiguous decides about an attempt whose outcome is not known, lists it and
 // returns its entry.
-func (j *job) ambiguous(tx *store.Tx, i, attempt int, intentAt time.Time, c *candidate, delta *Tally) (Entry, error) {
+func (j *job) ambiguous(tx *store.Tx, i, attempt int, intentAt time.Time, c *candidate) (Entry, error) {
 	p := j.plan.plan
 	m := &j.block.Members[i]
 	policy, err := j.s.policyFor(tx, p, c.channel)
@@ -182,11 +225,9 @@ func (j *job) ambiguous(tx *store.Tx, i, attempt int, intentAt time.Time, c *can
 		return Entry{}, err
 	}
 	if policy == Resend {
-		delta.Resent++
 		e.RetryAt = now.UnixMilli()
 		return e, nil
 	}
-	delta.Left++
 	return e, tellCampaignSend(tx, j.telling(i, c, now), "UNKNOWN", "", "the outcome of the send is not known")
 }
 
@@ -209,24 +250,46 @@ func (j *job) override(m *Member) *Override {
 	return &j.plan.plan.Overrides[m.Override-1]
 }
 
-// write writes entries and what they count.
-func (j *job) write(tx *store.Tx, entries []Entry, delta *Tally) error {
-	if err := putEntries(tx, j.s.rowKey(tx, j.key), entries); err != nil {
+// write adds entries to the block's ledger, and to the counts what they change:
+// the difference that they make to where each recipient stands. What the ledger
+// holds already changes nothing, so it does not matter who writes, how often, or
+// how late. The job learns the new standing when the update is committed.
+//
+// known is what the ledger holds, read in this update.
+func (j *job) write(tx *store.Tx, known, news []Entry) error {
+	if len(news) == 0 {
+		return nil
+	}
+	n := len(j.block.Members)
+	before, err := fold(n, nil, known)
+	if err != nil {
+		return err
+	}
+	after, err := fold(n, nil, append(slices.Clip(known), news...))
+	if err != nil {
+		return err
+	}
+	delta := &Tally{}
+	touched := map[int]bool{}
+	for _, e := range news {
+		if e.Fate == FateAmbiguous && Policy(e.Reason) == Resend {
+			delta.Resent++
+		}
+		touched[e.Member] = true
+	}
+	for m := range touched {
+		delta.count(&before[m], -1)
+		delta.count(&after[m], 1)
+	}
+	tx.AfterCommit(func() {
+		for m := range touched {
+			j.stand[m] = after[m]
+		}
+	})
+	if err := putEntries(tx, j.s.rowKey(tx, j.key), news); err != nil {
 		return err
 	}
 	return j.s.tally(tx, j.block.Plan, delta)
-}
-
-// learn takes committed entries into the job's picture.
-func (j *job) learn(entries []Entry) {
-	for _, e := range entries {
-		st := &j.stand[e.Member]
-		st.attempts, st.open = max(st.attempts, e.Attempt), 0
-		st.fate, st.retryAt = e.Fate, e.RetryAt
-		if e.Fate == FateDeferred || e.Fate == FateAmbiguous && Policy(e.Reason) == Resend {
-			st.fate = ""
-		}
-	}
 }
 
 // candidate reads one recipient as it is now.
@@ -240,8 +303,13 @@ func (j *job) candidate(r store.Reader, i int) (*candidate, error) {
 		return &candidate{}, err
 	}
 	e, err := endpoints.Read(j.plan.plan.App, body)
-	if err != nil || e == nil {
-		return &candidate{}, err
+	if err != nil {
+		// One record that cannot be read must not hold up the others of its block.
+		j.s.log.Error("endpoint cannot be read", "app_id", j.plan.plan.App, "error", err)
+		return &candidate{broken: true}, nil
+	}
+	if e == nil {
+		return &candidate{}, nil
 	}
 	return &candidate{endpoint: e, channel: e.ChannelType, address: e.Address}, nil
 }
@@ -275,66 +343,55 @@ type ready struct {
 	failed  *unrenderable
 	from    string
 	subject string
+	route   string // of a text
 }
 
 // attempt takes a chunk over the line: intents, wire, entries.
 func (j *job) attempt(ctx context.Context, chunk []int) error {
-	if err := j.plan.pace.wait(ctx, len(chunk)); err != nil {
-		return err
-	}
-	for _, b := range j.needed() {
-		if err := b.wait(ctx); err != nil {
-			return err
-		}
-		if b.open() {
-			chunk = chunk[:1]
-		}
-	}
 	if err := j.s.acquire(ctx, len(chunk)); err != nil {
 		return err
 	}
 	going, err := j.intend(ctx, chunk)
-	j.s.release(len(chunk) - len(going))
 	if err != nil {
-		j.s.release(len(going))
+		j.s.release(len(chunk))
 		return err
 	}
+	j.s.release(len(chunk) - len(going))
 	return j.send(ctx, going)
 }
 
-// needed are the breakers of the providers that the plan's messages may need.
-func (j *job) needed() []*breaker {
-	var out []*breaker
-	p := j.plan.plan
-	if p.Email != nil {
-		out = append(out, j.s.breakers["mail"])
-	}
-	if p.SMS != nil {
-		if n, ok := j.s.origin(p.SMS, ""); ok && j.s.breakers[n.Route] != nil {
-			out = append(out, j.s.breakers[n.Route])
+// provider is the breaker of whoever would carry a recipient's message; nil
+// when nobody would.
+func (j *job) provider(c *candidate) *breaker {
+	switch {
+	case c.channel == ChannelEmail:
+		return j.s.breakers["mail"]
+	case c.channel == ChannelSMS && j.plan.plan.SMS != nil:
+		if n, ok := j.s.origin(j.plan.plan.SMS, c.address); ok {
+			return j.s.breakers[n.Route]
 		}
 	}
-	return out
+	return nil
 }
 
 // intend makes the last check in the commit that writes the intents, and
 // returns who passed.
 func (j *job) intend(ctx context.Context, chunk []int) ([]*ready, error) {
 	var going []*ready
-	var held []Entry
-	touch := make([]store.Touch, 0, len(chunk))
+	var later map[int]time.Time // whose provider cannot be reached
+	touch := j.it.Touch()
 	for _, i := range chunk {
 		if key := j.block.Members[i].Key; key != nil {
 			touch = append(touch, store.Touch{Kind: endpoints.KindEndpoint, Key: string(key)})
 		}
 	}
 	err := j.s.store.Update(ctx, func(tx *store.Tx) error {
-		going, held = nil, nil
+		going, later = nil, map[int]time.Time{}
+		var held []Entry
 		if err := j.it.Hold(tx); err != nil {
 			return err
 		}
 		now := tx.Now()
-		delta := &Tally{}
 		row := &intentRow{At: now.UnixMilli()}
 		for _, i := range chunk {
 			c, err := j.candidate(tx, i)
@@ -345,6 +402,12 @@ func (j *job) intend(ctx context.Context, chunk []int) ([]*ready, error) {
 				return err
 			}
 			reason := guard(now, j.plan.plan, c)
+			if b := j.provider(c); reason == "" && b != nil {
+				if ok, again := b.allow(); !ok {
+					later[i] = again
+					continue
+				}
+			}
 			if reason == "" && j.stand[i].attempts == 0 {
 				if reason, err = j.admit(tx, now, c); err != nil {
 					return err
@@ -353,7 +416,6 @@ func (j *job) intend(ctx context.Context, chunk []int) ([]*ready, error) {
 			if reason != "" {
 				e := Entry{Member: i, Attempt: j.stand[i].attempts, At: now.UnixMilli(), Fate: FateHeld, Reason: reason}
 				held = append(held, e)
-				delta.hold(reason)
 				if err := tellHeld(tx, j.telling(i, c, now), reason); err != nil {
 					return err
 				}
@@ -368,7 +430,11 @@ func (j *job) intend(ctx context.Context, chunk []int) ([]*ready, error) {
 			row.Members, row.Attempts = append(row.Members, i), append(row.Attempts, g.attempt)
 		}
 		if len(held) > 0 {
-			if err := j.write(tx, held, delta); err != nil {
+			known, err := readEntries(tx, j.key)
+			if err != nil {
+				return err
+			}
+			if err := j.write(tx, known, held); err != nil {
 				return err
 			}
 		}
@@ -380,7 +446,9 @@ func (j *job) intend(ctx context.Context, chunk []int) ([]*ready, error) {
 	if err != nil {
 		return nil, err
 	}
-	j.learn(held)
+	for i, again := range later {
+		j.stand[i].retryAt = again.UnixMilli()
+	}
 	return going, nil
 }
 
@@ -399,26 +467,30 @@ func tellHeld(tx *store.Tx, t *telling, reason string) error {
 	return nil
 }
 
-// repeated says whether an earlier member of the block has the same address.
-// Members of one address lie in one block, side by side: runs claim in the
-// order of the address's hash.
+// repeated says whether the address was sent to already. Runs claim in the order
+// of the address's hash, so members of one address lie side by side; a run
+// marks those whose twin is in an earlier block.
 func (j *job) repeated(r store.Reader, i int, c *candidate) (bool, error) {
+	m := &j.block.Members[i]
 	// A direct call tells its caller of repeats itself.
 	if c.address == "" || j.plan.plan.Campaign == nil {
 		return false, nil
 	}
-	m := &j.block.Members[i]
-	for k := i - 1; k >= 0; k-- {
-		n := &j.block.Members[k]
-		if n.Hash != m.Hash {
-			break
+	if m.Twin {
+		return true, nil
+	}
+	for k := i - 1; k >= 0 && j.block.Members[k].Hash == m.Hash; k-- {
+		switch st := &j.stand[k]; {
+		case st.fate == FateHeld || st.fate == FateFailed:
+			continue // nothing went to the address
+		case st.attempts > 0:
+			return true, nil // whatever has become of that endpoint since
 		}
 		o, err := j.candidate(r, k)
 		if err != nil {
 			return false, err
 		}
-		// An earlier holder of the address that was held gives way.
-		if o.channel == c.channel && o.address == c.address && j.stand[k].fate != FateHeld && guard(j.s.now(), j.plan.plan, o) == "" {
+		if o.channel == c.channel && o.address == c.address && guard(j.s.now(), j.plan.plan, o) == "" {
 			return true, nil
 		}
 	}
@@ -482,7 +554,7 @@ func (j *job) send(ctx context.Context, going []*ready) error {
 			}
 		}
 		left -= len(batch)
-		if err := j.settle(context.WithoutCancel(ctx), batch); err != nil && firstErr == nil {
+		if err := j.settle(ctx, batch); err != nil && firstErr == nil {
 			firstErr = err
 		}
 		j.s.release(len(batch))
@@ -491,8 +563,22 @@ func (j *job) send(ctx context.Context, going []*ready) error {
 	return firstErr
 }
 
-// one renders and sends one message.
+// one renders and sends one message. A panic on the way there is a failure of
+// that message; one on the wire leaves its outcome unknown.
 func (j *job) one(ctx context.Context, g *ready) {
+	wire := false
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		j.s.log.ErrorContext(ctx, "sending panicked", "plan", j.block.Plan, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		if wire {
+			g.outcome = courier.Outcome{Status: courier.Unknown, Code: "panic"}
+		} else {
+			g.failed = &unrenderable{"the message could not be made"}
+		}
+	}()
 	m := &j.block.Members[g.i]
 	d := &draft{
 		messageID: j.s.messageID(j.block.Plan, m), channel: g.c.channel, address: g.c.address,
@@ -513,6 +599,7 @@ func (j *job) one(ctx context.Context, g *ready) {
 		g.outcome = courier.Outcome{Status: courier.Deferred, Code: "lease", Detail: "the lease ran out before the wire"}
 		return
 	}
+	wire = true
 	g.outcome = g.courier.Send(ctx, g.message)
 	if g.breaker != nil {
 		g.breaker.learn(g.outcome)
@@ -549,7 +636,7 @@ func (j *job) prepare(d *draft, g *ready) *unrenderable {
 	}
 	msg.From, g.from = n.Number, n.Number
 	g.courier, g.breaker, g.pace = j.s.routes.Text[n.Route], j.s.breakers[n.Route], j.s.paces[n.Number]
-	g.outcome.Parts = len(seg.Parts)
+	g.outcome.Parts, g.route = len(seg.Parts), n.Route
 	if g.courier == nil {
 		return &unrenderable{"route " + n.Route + " is not configured"}
 	}

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"slices"
 	"time"
 
 	"github.com/everpoint/everpoint/audience/endpoints"
@@ -10,6 +11,7 @@ import (
 // the statuses of 7.7, in the API's words.
 const (
 	ReasonGone            = "ENDPOINT_DELETED"
+	ReasonUnreadable      = "ENDPOINT_UNREADABLE"
 	ReasonMissingAddress  = "ENDPOINT_MISSING_ADDRESS"
 	ReasonMissingChannel  = "ENDPOINT_MISSING_CHANNEL"
 	ReasonInactive        = "ENDPOINT_INACTIVE"
@@ -36,9 +38,10 @@ const (
 type candidate struct {
 	endpoint *endpoints.Endpoint // nil for a raw address, or when it is gone
 	raw      bool
+	broken   bool // there is an endpoint, and it cannot be read
 	channel  string
 	address  string
-	repeated bool // the same address came earlier in the block
+	repeated bool // the same address came earlier
 }
 
 // guard decides whether a recipient may be sent to, and if not, why. It is
@@ -51,6 +54,8 @@ func guard(now time.Time, p *Plan, c *candidate) (reason string) {
 	campaign := p.Campaign != nil
 	e := c.endpoint
 	switch {
+	case c.broken:
+		return ReasonUnreadable
 	case e == nil && !c.raw:
 		return ReasonGone
 	case c.address == "":
@@ -116,7 +121,8 @@ func quiet(now time.Time, from, to, zone string) bool {
 
 // capRow remembers when an address was sent to, as far back as caps look.
 type capRow struct {
-	Sends []capSend `json:",omitempty"`
+	Sends  []capSend      `json:",omitempty"` // of the last day
+	Totals map[string]int `json:",omitempty"` // by campaign
 }
 
 type capSend struct {
@@ -125,8 +131,9 @@ type capSend struct {
 }
 
 const (
-	capWindow   = 24 * time.Hour
-	capSendsMax = 200 // caps are at most 100; a day's sends beyond it are held anyway
+	capWindow       = 24 * time.Hour
+	capSendsMax     = 200  // caps are at most 100; a day's sends beyond it are held anyway
+	capCampaignsMax = 1000 // campaigns that one address is remembered for
 )
 
 // admit decides by the caps and, if they allow, counts the send. Daily counts
@@ -134,21 +141,19 @@ const (
 //
 // Source: engagement 1.2, 13.13. Caps count claims, not confirmed sends.
 func (c *capRow) admit(now time.Time, p *Plan) (reason string) {
-	day, total := 0, 0
 	since := now.Add(-capWindow).UnixMilli()
-	for _, s := range c.Sends {
-		if s.At > since {
-			day++
-		}
-		if s.Campaign == p.Campaign.ID {
-			total++
-		}
-	}
+	c.Sends = slices.DeleteFunc(c.Sends, func(s capSend) bool { return s.At <= since })
 	switch {
-	case p.Daily > 0 && day >= p.Daily:
+	case p.Daily > 0 && len(c.Sends) >= p.Daily:
 		return ReasonDailyCap
-	case p.Total > 0 && total >= p.Total:
+	case p.Total > 0 && c.Totals[p.Campaign.ID] >= p.Total:
 		return ReasonCampaignCap
+	}
+	if c.Totals == nil {
+		c.Totals = map[string]int{}
+	}
+	if len(c.Totals) < capCampaignsMax || c.Totals[p.Campaign.ID] > 0 {
+		c.Totals[p.Campaign.ID]++
 	}
 	c.Sends = append(c.Sends, capSend{now.UnixMilli(), p.Campaign.ID})
 	if over := len(c.Sends) - capSendsMax; over > 0 {

@@ -47,8 +47,9 @@ type intentRow struct {
 
 // standing is where one member of a block stands.
 type standing struct {
-	attempts int   // attempts begun
-	fate     Fate  // "" while it waits
+	attempts int  // attempts begun
+	fate     Fate // "" while it waits
+	reason   string
 	retryAt  int64 // not before, Unix milliseconds
 	open     int   // the attempt of an intent that has no entry; 0: none
 	openAt   int64
@@ -90,7 +91,7 @@ func fold(n int, intents []intentRow, entries []Entry) ([]standing, error) {
 				st.fate, st.retryAt = "", e.RetryAt
 			}
 		default:
-			st.fate = e.Fate
+			st.fate, st.reason = e.Fate, e.Reason
 		}
 	}
 	for _, row := range intents {
@@ -136,18 +137,25 @@ func readLedger(r store.Reader, block string) (intents []intentRow, entries []En
 		}
 		intents = append(intents, *in)
 	}
-	rows, err = r.List(kindEntries, block+"/", "", ledgerRowsMax)
+	entries, err = readEntries(r, block)
+	return intents, entries, err
+}
+
+// readEntries reads what is known of a block's attempts.
+func readEntries(r store.Reader, block string) ([]Entry, error) {
+	rows, err := r.List(kindEntries, block+"/", "", ledgerRowsMax)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
+	var entries []Entry
 	for _, row := range rows {
 		list, err := store.Decode[[]Entry](kindEntries, row.Body)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		entries = append(entries, *list...)
 	}
-	return intents, entries, nil
+	return entries, nil
 }
 
 // rowKey names a new ledger row of a block: stamps are unique on a node.

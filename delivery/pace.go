@@ -13,12 +13,12 @@ import (
 // pacer spreads messages over time.
 type pacer struct{ limit *rate.Limiter } // nil: as fast as possible
 
-func newPacer(perSecond int) pacer {
+func newPacer(perSecond float64) pacer {
 	if perSecond <= 0 {
 		return pacer{}
 	}
 	// A quarter of a second may go at once, so that chunks stay worth a commit.
-	return pacer{rate.NewLimiter(rate.Limit(perSecond), max(1, perSecond/4))}
+	return pacer{rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond/4)))}
 }
 
 // chunk says how many of n messages may be taken up together.
@@ -29,11 +29,29 @@ func (p pacer) chunk(n int) int {
 	return min(n, p.limit.Burst())
 }
 
+// wait returns when n turns have come, however many may go at once.
 func (p pacer) wait(ctx context.Context, n int) error {
-	if p.limit == nil {
-		return nil
+	for p.limit != nil && n > 0 {
+		step := min(n, p.limit.Burst())
+		if err := p.limit.WaitN(ctx, step); err != nil {
+			return err
+		}
+		n -= step
 	}
-	return p.limit.WaitN(ctx, min(n, p.limit.Burst()))
+	return nil
+}
+
+// turn takes n turns, at most what may go at once, and returns how long they
+// are ahead. Further ahead than most it takes none.
+func (p pacer) turn(now time.Time, n int, most time.Duration) (ahead time.Duration) {
+	if p.limit == nil {
+		return 0
+	}
+	r := p.limit.ReserveN(now, min(n, p.limit.Burst()))
+	if ahead = r.DelayFrom(now); ahead > most {
+		r.CancelAt(now)
+	}
+	return ahead
 }
 
 // breaker keeps a provider that cannot be reached from being asked for every
@@ -54,28 +72,22 @@ const (
 	breakerDelayMax = 15 * time.Second
 )
 
-// wait returns when an attempt may go.
-func (b *breaker) wait(ctx context.Context) error {
-	for {
-		b.mu.Lock()
-		d := b.until.Sub(b.now())
-		if d <= 0 && b.failed >= breakerTrips {
-			// This caller probes; the others wait for what it finds, longer each time.
-			b.delay = min(2*b.delay, breakerDelayMax)
-			b.until = b.now().Add(b.delay)
-		}
-		b.mu.Unlock()
-		if d <= 0 {
-			return ctx.Err()
-		}
-		t := time.NewTimer(d)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return ctx.Err()
-		}
+// allow reports whether a message may be tried now, and if not, when to ask
+// again. Of those who ask while the provider cannot be reached one goes ahead
+// at a time, and the others wait for what it finds, longer each time.
+func (b *breaker) allow() (ok bool, again time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	switch {
+	case b.failed < breakerTrips:
+		return true, time.Time{}
+	case now.Before(b.until):
+		return false, b.until
 	}
+	b.delay = min(2*b.delay, breakerDelayMax)
+	b.until = now.Add(b.delay)
+	return true, time.Time{}
 }
 
 // learn takes an outcome into account.
@@ -90,14 +102,6 @@ func (b *breaker) learn(o courier.Outcome) {
 		b.delay = breakerDelayMin
 		b.until = b.now().Add(b.delay)
 	}
-}
-
-// open reports whether the provider could not be reached lately: whoever asks
-// it next risks one message, not many.
-func (b *breaker) open() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.failed >= breakerTrips
 }
 
 // unreachable says that an outcome is about the connection, not the message.

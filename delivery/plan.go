@@ -23,11 +23,15 @@ var (
 	kindPolicy    = store.Kind{Name: "sendingpolicy", Rule: changelog.RuleDocument}
 	kindCap       = store.Kind{Name: "recipientcap", Rule: changelog.RuleDocument}
 	kindReference = store.Kind{Name: "smsreference", Rule: changelog.RuleAppend}
+	kindHeard     = store.Kind{Name: "smsheard", Rule: changelog.RuleDocument}
 	kindOrphan    = store.Kind{Name: "orphanreceipt", Rule: changelog.RuleLocal}
 )
 
-// workBlock is the queue's kind for blocks.
-const workBlock = "delivery.block"
+// The queue's kinds: blocks of campaigns, and blocks of direct calls.
+const (
+	workBlock = "delivery.block"
+	workCall  = "delivery.call"
+)
 
 // Channels that delivery can send on.
 const (
@@ -118,6 +122,7 @@ type Member struct {
 	Channel   string `json:",omitempty"` // a raw address and its channel
 	Address   string `json:",omitempty"`
 	Hash      uint64 `json:",omitempty"` // of channel and address, where the block's maker knew it
+	Twin      bool   `json:",omitempty"` // another endpoint with this hash is in an earlier block
 	MessageID string `json:",omitempty"` // empty: made from plan and key
 	Override  int    `json:",omitempty"` // index into the plan's Overrides + 1; 0: none
 }
@@ -150,6 +155,15 @@ func (s *Service) PutPlan(tx *store.Tx, p *Plan) error {
 // Claim writes a block of a plan's recipients and the work to send them, in
 // the caller's update. Claiming the same (plan, seq) again changes nothing.
 func (s *Service) Claim(tx *store.Tx, plan string, seq int64, members []Member) error {
+	return s.claim(tx, workBlock, plan, seq, members)
+}
+
+// ClaimCall is Claim for the plan of a direct call.
+func (s *Service) ClaimCall(tx *store.Tx, plan string, seq int64, members []Member) error {
+	return s.claim(tx, workCall, plan, seq, members)
+}
+
+func (s *Service) claim(tx *store.Tx, work, plan string, seq int64, members []Member) error {
 	if len(members) == 0 {
 		return nil
 	}
@@ -171,7 +185,31 @@ func (s *Service) Claim(tx *store.Tx, plan string, seq int64, members []Member) 
 	if err := s.tally(tx, plan, &Tally{Claimed: int64(len(members)), Blocks: 1}); err != nil {
 		return err
 	}
-	return s.queue.Enqueue(tx, queue.Work{Kind: workBlock, ID: key, Due: tx.Now()})
+	return s.queue.Enqueue(tx, queue.Work{Kind: work, ID: key, Due: tx.Now()})
+}
+
+// Claimed hands a plan's blocks to yield, in the order of their numbers.
+func (s *Service) Claimed(r store.Reader, plan string, yield func(*Block) error) error {
+	const page = 64
+	for after := ""; ; {
+		rows, err := r.List(kindClaim, plan+"/", after, page)
+		if err != nil {
+			return err
+		}
+		for _, row := range rows {
+			b, err := store.Decode[Block](kindClaim, row.Body)
+			if err != nil {
+				return err
+			}
+			if err := yield(b); err != nil {
+				return err
+			}
+			after = row.Key
+		}
+		if len(rows) < page {
+			return nil
+		}
+	}
 }
 
 // firstEpoch is the duty epoch of a Region that stands alone.
@@ -232,11 +270,21 @@ func (t *Tally) HeldTotal() int64 {
 // InFlight is how many claimed recipients have no fate yet.
 func (t *Tally) InFlight() int64 { return t.Claimed - t.Sent - t.Failed - t.HeldTotal() - t.Left }
 
-func (t *Tally) hold(reason string) {
-	if t.Held == nil {
-		t.Held = map[string]int64{}
+// count adds n for a recipient who stands there.
+func (t *Tally) count(st *standing, n int64) {
+	switch st.fate {
+	case FateSent:
+		t.Sent += n
+	case FateFailed:
+		t.Failed += n
+	case FateAmbiguous:
+		t.Left += n
+	case FateHeld:
+		if t.Held == nil {
+			t.Held = map[string]int64{}
+		}
+		t.Held[st.reason] += n
 	}
-	t.Held[reason]++
 }
 
 // tally adds to the counts that this node keeps for a plan; each node has a row

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -17,8 +18,12 @@ type reference struct {
 	Block  string
 	Member int
 	From   string
-	Parts  int
-	States map[string]string `json:",omitempty"` // by provider id: the last state that counted
+	IDs    []string // of all its parts
+}
+
+// heard is what receipts have said of a message, by part.
+type heard struct {
+	Final map[string]string // record_status by provider id
 }
 
 // referenceKey is the key of a provider's id, which hides nothing: it is the
@@ -30,17 +35,10 @@ func referenceKey(route, id string) string {
 
 // refer remembers a text's provider ids, and takes up receipts that came before
 // the answer to the submit.
-func (s *Service) refer(tx *store.Tx, j *job, t *telling, e *Entry) error {
-	if len(e.ProviderIDs) == 0 {
-		return nil
-	}
-	n, ok := s.origin(j.plan.plan.SMS, t.address)
-	if !ok {
-		return nil
-	}
-	ref := &reference{Plan: j.block.Plan, Block: j.key, Member: e.Member, From: t.from, Parts: e.Parts}
+func (s *Service) refer(tx *store.Tx, j *job, t *telling, e *Entry, route string) error {
+	ref := &reference{Plan: j.block.Plan, Block: j.key, Member: e.Member, From: t.from, IDs: e.ProviderIDs}
 	for _, id := range e.ProviderIDs {
-		key := referenceKey(n.Route, id)
+		key := referenceKey(route, id)
 		early, err := store.Load[orphan](tx, kindOrphan, key)
 		if err != nil {
 			return err
@@ -72,7 +70,7 @@ func (s *Service) Receipt(ctx context.Context, r courier.Receipt) error {
 	}
 	touch := make([]store.Touch, 0, len(keys))
 	for _, key := range keys {
-		touch = append(touch, store.Touch{Kind: kindReference, Key: key})
+		touch = append(touch, store.Touch{Kind: kindReference, Key: key}, store.Touch{Kind: kindOrphan, Key: key})
 	}
 	return s.store.Update(ctx, func(tx *store.Tx) error {
 		var ref *reference
@@ -168,25 +166,47 @@ func receiptEvent(r *courier.Receipt) (event, status string, final bool) {
 	}
 }
 
+// takeReceipt counts a receipt. A message of several parts has its fate when the
+// last of them has, and the worst of theirs.
 func (s *Service) takeReceipt(tx *store.Tx, key string, ref *reference, p *Plan, t *telling, r courier.Receipt) error {
-	event, status, final := receiptEvent(&r)
-	if !final || ref.States[r.ProviderID] != "" {
-		return nil // nothing new
+	_, status, final := receiptEvent(&r)
+	if !final {
+		return nil
 	}
-	next := *ref
-	next.States = map[string]string{r.ProviderID: status}
-	if err := store.Save(tx, kindReference, key, &next); err != nil {
+	row := fmt.Sprintf("%s/%d", ref.Block, ref.Member)
+	h, err := store.Load[heard](tx, kindHeard, row)
+	if err != nil {
 		return err
+	}
+	if h == nil {
+		h = &heard{Final: map[string]string{}}
+	}
+	if h.Final[key] != "" {
+		return nil // a repeat
+	}
+	h.Final[key] = status
+	if err := store.Save(tx, kindHeard, row, h); err != nil {
+		return err
+	}
+	if len(h.Final) < len(ref.IDs) {
+		return nil
+	}
+	event := "SUCCESS"
+	for _, part := range h.Final {
+		if part != "DELIVERED" {
+			event, status = "FAILURE", part
+		}
 	}
 	if !r.At.IsZero() {
 		t.at = r.At
 	}
-	if status == "DELIVERED" {
+	if event == "SUCCESS" {
+		status = "DELIVERED"
 		if err := s.tally(tx, p.ID, &Tally{Delivered: 1}); err != nil {
 			return err
 		}
 	}
-	return tellSMS(tx, t, event, status, countryOf(t.address), ref.Parts)
+	return tellSMS(tx, t, event, status, countryOf(t.address), len(ref.IDs))
 }
 
 var kindInbound = store.Kind{Name: "inbound", Rule: changelog.RuleAppend}

@@ -27,7 +27,6 @@ type compiled struct {
 	defaults    templates.Defaults // of the email
 	sms         *templates.Template
 	smsDefaults templates.Defaults
-	pace        pacer
 }
 
 type compiledHeader struct {
@@ -38,7 +37,7 @@ type compiledHeader struct {
 // compile parses a plan's texts. Its errors are Invalid faults that name the
 // member.
 func compile(p *Plan) (*compiled, error) {
-	c := &compiled{plan: p, pace: newPacer(p.PerSecond)}
+	c := &compiled{plan: p}
 	var failed error
 	parse := func(member, text string, html bool) *templates.Template {
 		if text == "" {

@@ -73,10 +73,11 @@ type Service struct {
 	breakers map[string]*breaker
 	paces    map[string]pacer // by number
 
-	mu    sync.Mutex
-	rnd   *rand.Rand
-	plans map[string]*compiled
-	open  int64 // tokens in use
+	mu        sync.Mutex
+	rnd       *rand.Rand
+	plans     map[string]*compiled // of campaigns
+	planPaces map[string]pacer     // of campaigns that have a rate
+	open      int64                // tokens in use
 }
 
 // New returns delivery over its couriers.
@@ -100,20 +101,24 @@ func New(cfg Config, st *store.Store, q *queue.Queue, routes Routes, now func() 
 	}
 	s := &Service{
 		cfg: cfg, store: st, queue: q, routes: routes, now: now, log: log.With("component", "delivery"), rnd: rnd,
-		window: semaphore.NewWeighted(windowMax), plans: map[string]*compiled{},
+		window: semaphore.NewWeighted(windowMax), plans: map[string]*compiled{}, planPaces: map[string]pacer{},
 		breakers: map[string]*breaker{"mail": {now: now}}, paces: map[string]pacer{},
 	}
 	for route := range routes.Text {
 		s.breakers[route] = &breaker{now: now}
 	}
 	for _, n := range cfg.Numbers {
-		s.paces[n.Number] = newPacer(int(n.PartsPerSecond))
+		s.paces[n.Number] = newPacer(n.PartsPerSecond)
 	}
 	return s
 }
 
 // Mount registers delivery's work with the queue.
-func (s *Service) Mount() { queue.Handle(s.queue, workBlock, s.cfg.Workers, s.block) }
+// Direct calls have workers of their own: they need not wait for campaigns.
+func (s *Service) Mount() {
+	queue.Handle(s.queue, workBlock, s.cfg.Workers, s.block)
+	queue.Handle(s.queue, workCall, s.cfg.Workers, s.block)
+}
 
 // InFlight is how many attempts of this node lie between intent and entry.
 func (s *Service) InFlight() int64 {
@@ -148,8 +153,11 @@ func (s *Service) jitter(d time.Duration) time.Duration {
 	return time.Duration(s.rnd.Float64() * float64(d))
 }
 
-// plansMax bounds the compiled plans that are kept.
-const plansMax = 512
+// plansMax bounds the compiled plans that are kept, and pacesMax the rates.
+const (
+	plansMax = 256
+	pacesMax = 10_000
+)
 
 // plan returns a plan, compiled.
 func (s *Service) plan(r store.Reader, id string) (*compiled, error) {
@@ -169,16 +177,40 @@ func (s *Service) plan(r store.Reader, id string) (*compiled, error) {
 	if c, err = compile(p); err != nil {
 		return nil, err
 	}
+	if p.Campaign == nil {
+		return c, nil // a call's plan is read once
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if was := s.plans[id]; was != nil {
-		return was, nil // its pace must be one
-	}
-	if len(s.plans) >= plansMax {
-		clear(s.plans)
-	}
+	evict(s.plans, plansMax)
 	s.plans[id] = c
 	return c, nil
+}
+
+// paceOf is a plan's rate; it outlives the compiled plan.
+func (s *Service) paceOf(p *Plan) pacer {
+	if p.PerSecond <= 0 {
+		return pacer{}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pace, ok := s.planPaces[p.ID]
+	if !ok {
+		evict(s.planPaces, pacesMax)
+		pace = newPacer(float64(p.PerSecond))
+		s.planPaces[p.ID] = pace
+	}
+	return pace
+}
+
+// evict makes room for one more; which goes is chance.
+func evict[V any](m map[string]V, most int) {
+	for k := range m {
+		if len(m) < most {
+			return
+		}
+		delete(m, k)
+	}
 }
 
 // MaySend reports whether mail may come from an address: a mailbox, with or

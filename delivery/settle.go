@@ -10,67 +10,112 @@ import (
 	"github.com/everpoint/everpoint/state/store"
 )
 
-// settleTries bounds how often an outcome's commit is tried before its intent
-// is left open; a restart then lists it as ambiguous.
-const settleTries = 30
+// settleGrace is how often an outcome's commit is tried once the node is told to
+// stop; until then it is tried for as long as it takes.
+const settleGrace = 10
 
 // settle writes entries for attempts whose outcome is known, with their facts,
-// counts and references, in one commit.
+// counts and references, in one commit. What happened on the wire must be
+// written down, so a full disk or a database that is away is waited for.
 func (j *job) settle(ctx context.Context, batch []*ready) error {
-	var entries []Entry
-	write := func(tx *store.Tx, holder bool) error {
-		entries = entries[:0]
-		if holder {
-			if err := j.it.Hold(tx); err != nil {
-				return err
-			}
-		}
-		delta := &Tally{}
-		for _, g := range batch {
-			e, err := j.entry(tx, g, delta)
-			if err != nil {
-				return err
-			}
-			if !holder {
-				if e, err = j.late(tx, g, e, delta); err != nil {
+	write := context.WithoutCancel(ctx)
+	holder := true
+	for try, grace := 1, 0; ; try++ {
+		err := j.s.store.Update(write, func(tx *store.Tx) error {
+			if holder {
+				if err := j.it.Hold(tx); err != nil {
 					return err
 				}
 			}
-			entries = append(entries, e)
-		}
-		return j.write(tx, entries, delta)
-	}
-	var err error
-	for try := range settleTries {
-		err = j.s.store.Update(ctx, func(tx *store.Tx) error { return write(tx, true) })
-		if err == nil {
-			j.learn(entries)
+			return j.settleIn(tx, batch)
+		}, j.references(batch)...)
+		switch {
+		case err == nil && holder:
 			return nil
+		case err == nil:
+			return queue.ErrLost // the block is another's; what we learnt is written
+		case errors.Is(err, queue.ErrLost):
+			holder = false
+			continue
 		}
-		if errors.Is(err, queue.ErrLost) {
-			// Another holds the block and has listed these attempts; what became of
-			// them resolves the list.
-			if lerr := j.s.store.Update(ctx, func(tx *store.Tx) error { return write(tx, false) }); lerr != nil {
-				return lerr
+		if ctx.Err() != nil {
+			if grace++; grace > settleGrace {
+				return err
 			}
+		}
+		j.s.log.WarnContext(write, "outcomes not written yet", "attempts", len(batch), "try", try, "error", err)
+		t := time.NewTimer(min(time.Duration(try)*200*time.Millisecond, 2*time.Second))
+		<-t.C
+	}
+}
+
+// settleIn writes what is not in the ledger yet.
+func (j *job) settleIn(tx *store.Tx, batch []*ready) error {
+	known, err := readEntries(tx, j.key)
+	if err != nil {
+		return err
+	}
+	var entries []Entry
+	for _, g := range batch {
+		was := -1 // the last entry on this attempt
+		for k := range known {
+			if known[k].Member == g.i && known[k].Attempt == g.attempt {
+				was = k
+			}
+		}
+		listed := was >= 0 && known[was].Fate == FateAmbiguous
+		if was >= 0 && !listed || listed && g.failed == nil && g.outcome.Status == courier.Unknown {
+			continue // written already: the answer to that commit was lost, or another listed it
+		}
+		e, err := j.entry(tx, g)
+		if err != nil {
 			return err
 		}
-		// A full disk, a database that is away: what happened on the wire must be
-		// written down, so wait and try again.
-		j.s.log.WarnContext(ctx, "outcomes not written yet", "attempts", len(batch), "try", try+1, "error", err)
-		t := time.NewTimer(min(time.Duration(try+1)*200*time.Millisecond, 2*time.Second))
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return err
+		if listed {
+			if e, err = j.resolve(tx, g, e, Policy(known[was].Reason)); err != nil {
+				return err
+			}
+		}
+		entries = append(entries, e)
+	}
+	return j.write(tx, known, entries)
+}
+
+// resolve joins an outcome with the listing of the same attempt, which another
+// holder of the block made meanwhile: the list shrinks. What was left and did
+// not leave is not tried again: that was decided.
+func (j *job) resolve(tx *store.Tx, g *ready, e Entry, decided Policy) (Entry, error) {
+	if e.Fate == FateDeferred && decided == Leave {
+		e.Fate, e.Reason, e.RetryAt = FateFailed, ReasonExhausted, 0
+	}
+	p := j.plan.plan
+	key := ambiguousKey(p.App, p.ID, j.s.messageID(p.ID, &j.block.Members[g.i]), g.attempt)
+	a, err := store.Load[Ambiguous](tx, kindAmbiguous, key)
+	if err != nil || a == nil {
+		return e, err
+	}
+	a.ResolvedAt, a.Resolution = tx.Now().UTC(), string(e.Fate)
+	return e, store.Save(tx, kindAmbiguous, key, a)
+}
+
+// references names the rows of the batch's provider ids, which receipts write
+// too.
+func (j *job) references(batch []*ready) []store.Touch {
+	out := j.it.Touch()
+	for _, g := range batch {
+		if g.route == "" {
+			continue
+		}
+		for _, id := range g.outcome.ProviderIDs {
+			key := referenceKey(g.route, id)
+			out = append(out, store.Touch{Kind: kindReference, Key: key}, store.Touch{Kind: kindOrphan, Key: key})
 		}
 	}
-	return err
+	return out
 }
 
 // entry decides what an outcome means and tells it.
-func (j *job) entry(tx *store.Tx, g *ready, delta *Tally) (Entry, error) {
+func (j *job) entry(tx *store.Tx, g *ready) (Entry, error) {
 	now := tx.Now()
 	o := g.outcome
 	e := Entry{
@@ -84,17 +129,14 @@ func (j *job) entry(tx *store.Tx, g *ready, delta *Tally) (Entry, error) {
 	t.from, t.subject = g.from, g.subject
 	if g.failed != nil {
 		e.Fate, e.Reason, e.Detail = FateFailed, ReasonRendering, boundedText(g.failed.why, 512)
-		delta.Failed++
 		return e, j.tellUnrenderable(tx, t, &e)
 	}
 	switch o.Status {
 	case courier.Delivered, courier.Accepted:
 		e.Fate = FateSent
-		delta.Sent++
-		return e, j.tellSent(tx, t, &e)
+		return e, j.tellSent(tx, t, &e, g.route)
 	case courier.Refused:
 		e.Fate, e.Reason = FateFailed, ReasonRefused
-		delta.Failed++
 		return e, j.tellFailed(tx, t, &e, "FAILURE_PERMANENT", "Permanent")
 	case courier.Deferred:
 		if at, ok := j.retry(now, g); ok {
@@ -102,10 +144,9 @@ func (j *job) entry(tx *store.Tx, g *ready, delta *Tally) (Entry, error) {
 			return e, nil
 		}
 		e.Fate, e.Reason = FateFailed, ReasonExhausted
-		delta.Failed++
 		return e, j.tellFailed(tx, t, &e, "TRANSIENT_FAILURE", "Transient")
 	default:
-		a, err := j.ambiguous(tx, g.i, g.attempt, now, g.c, delta)
+		a, err := j.ambiguous(tx, g.i, g.attempt, now, g.c)
 		a.Code, a.Detail = e.Code, e.Detail
 		if Policy(a.Reason) == Resend {
 			a.RetryAt = now.Add(j.s.jitter(j.s.cfg.RetryDelay)).UnixMilli()
@@ -134,23 +175,7 @@ func (j *job) retry(now time.Time, g *ready) (time.Time, bool) {
 	return now.Add(o.RetryAfter + limit/2 + j.s.jitter(limit/2)), true
 }
 
-// late joins an outcome that was learnt without the lease with what the new
-// holder wrote meanwhile: the list of ambiguous sends shrinks, the counts move.
-func (j *job) late(tx *store.Tx, g *ready, e Entry, delta *Tally) (Entry, error) {
-	p := j.plan.plan
-	key := ambiguousKey(p.App, p.ID, j.s.messageID(p.ID, &j.block.Members[g.i]), g.attempt)
-	a, err := store.Load[Ambiguous](tx, kindAmbiguous, key)
-	if err != nil || a == nil {
-		return e, err
-	}
-	a.ResolvedAt, a.Resolution = tx.Now().UTC(), string(e.Fate)
-	if a.Decision == Leave {
-		delta.Left--
-	}
-	return e, store.Save(tx, kindAmbiguous, key, a)
-}
-
-func (j *job) tellSent(tx *store.Tx, t *telling, e *Entry) error {
+func (j *job) tellSent(tx *store.Tx, t *telling, e *Entry, route string) error {
 	if err := tellCampaignSend(tx, t, "SUCCESS", e.Code, ""); err != nil {
 		return err
 	}
@@ -160,7 +185,7 @@ func (j *job) tellSent(tx *store.Tx, t *telling, e *Entry) error {
 	if err := tellSMS(tx, t, "BUFFERED", "PENDING", countryOf(t.address), e.Parts); err != nil {
 		return err
 	}
-	return j.s.refer(tx, j, t, e)
+	return j.s.refer(tx, j, t, e, route)
 }
 
 func (j *job) tellFailed(tx *store.Tx, t *telling, e *Entry, status, bounce string) error {

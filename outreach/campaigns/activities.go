@@ -28,14 +28,17 @@ type Activity struct {
 	Reason            string `json:",omitempty"` // why it failed
 
 	// Of the walk over the segment, in the order of dispatch hashes.
-	After    uint64    // everything up to this hash is done
-	Seq      int64     // of the last block that was claimed
-	Members  int64     // of the segment when the walk last began or went on
-	Produced int64     // members walked
-	Claimed  int64     // of them given to delivery
-	Others   int64     // of them in other treatments' cohorts
-	Takes    int       // how often a worker began or went on
-	Walked   time.Time `json:",omitzero"` // when the walk was over
+	After    uint64 // everything up to this hash is done
+	Seq      int64  // of the last block that was claimed
+	Members  int64  // of the segment when the walk last began or went on
+	Produced int64  // members walked
+	Claimed  int64  // of them given to delivery
+	Others   int64  // of them in other treatments' cohorts
+	Takes    int    // how often a worker began or went on
+	// Sweeping says that the members were walked once and are walked again, for
+	// those who moved behind the walk meanwhile.
+	Sweeping bool      `json:",omitempty"`
+	Walked   time.Time `json:",omitzero"` // when that was over, too
 }
 
 type activityState string

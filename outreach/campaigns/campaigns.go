@@ -3,6 +3,7 @@ package campaigns
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/everpoint/everpoint/account/apps"
@@ -70,6 +71,9 @@ type Service struct {
 	ids      *aws.IDs
 	now      func() time.Time
 	log      *slog.Logger
+
+	mu   sync.Mutex
+	kept map[string]*seen // by activity, of runs that this node works
 }
 
 // New returns the room. It starts nothing: call Mount, and keep the queue running.
@@ -90,7 +94,7 @@ func New(
 	}
 	return &Service{
 		cfg: cfg, store: st, queue: q, delivery: d, index: index, segment: segment,
-		tokens: tokens, ids: ids, now: now, log: log.With("component", "campaigns"),
+		tokens: tokens, ids: ids, now: now, log: log.With("component", "campaigns"), kept: map[string]*seen{},
 	}
 }
 

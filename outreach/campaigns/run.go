@@ -9,6 +9,7 @@ import (
 
 	"github.com/everpoint/everpoint/account/apps"
 	"github.com/everpoint/everpoint/api/pinpoint"
+	"github.com/everpoint/everpoint/audience/endpoints"
 	"github.com/everpoint/everpoint/audience/segments"
 	"github.com/everpoint/everpoint/aws"
 	"github.com/everpoint/everpoint/delivery"
@@ -112,6 +113,8 @@ type runner struct {
 	taken  bool // this hold is written down
 	closed bool // the last update ended the activity, and with it the work
 	walk   *segments.Snapshot
+	seen   *seen // whom the activity has claimed
+	swept  bool  // walk was evaluated for the sweep
 }
 
 // run works an activity until it is over, has to wait long, or ctx ends.
@@ -190,7 +193,7 @@ func (r *runner) look(rd store.Reader) (*situation, error) {
 // act does a step in one update. over means that the worker has nothing left to
 // do. A step that no longer is the one to take does nothing.
 func (r *runner) act(ctx context.Context, sit *situation, d decision) (over bool, err error) {
-	if d.step == stepClaim && (!r.taken || r.walk == nil) {
+	if d.step == stepClaim && (!r.taken || r.walk == nil || sit.activity.Sweeping != r.swept) {
 		return r.begin(ctx, sit)
 	}
 	var did decision
@@ -210,6 +213,9 @@ func (r *runner) act(ctx context.Context, sit *situation, d decision) (over bool
 	}, r.touches()...)
 	if err != nil {
 		return false, err
+	}
+	if r.closed {
+		r.s.forget(r.it.ID)
 	}
 	if r.closed && d.step == stepFail {
 		r.s.logStopped(ctx, sit.activity, d.why)
@@ -324,12 +330,18 @@ func (r *runner) begin(ctx context.Context, sit *situation) (over bool, err erro
 		}, r.touches()...)
 	}
 	if !r.taken {
+		before := 0
 		if err := write(func(tx *store.Tx, _ *Campaign, a *Activity) error {
+			before = a.Takes
 			a.Takes++
 			return saveActivity(tx, a)
 		}); err != nil {
 			return false, err
 		}
+		if r.seen, err = r.s.seenOf(ctx, r.it.ID, before); err != nil {
+			return false, err
+		}
+		r.s.keep(r.it.ID, r.seen, before+1)
 		r.taken = true
 	}
 	if walk, err = r.s.members(ctx, sit.campaign); cannotRun(err) {
@@ -345,12 +357,14 @@ func (r *runner) begin(ctx context.Context, sit *situation) (over bool, err erro
 		return false, err
 	}
 	if err := write(func(tx *store.Tx, _ *Campaign, a *Activity) error {
-		a.Members = int64(walk.Len())
+		if !a.Sweeping {
+			a.Members = int64(walk.Len())
+		}
 		return saveActivity(tx, a)
 	}); err != nil {
 		return false, err
 	}
-	r.walk = walk
+	r.walk, r.swept = walk, sit.activity.Sweeping
 	r.s.log.InfoContext(ctx, "campaign run walks its segment", "app_id", r.target.App, "campaign_id", r.target.Campaign,
 		"activity_id", r.it.ID, "endpoints", walk.Len())
 	return false, nil
@@ -400,26 +414,60 @@ func (r *runner) claim(tx *store.Tx, c *Campaign, a *Activity) error {
 	if t == nil {
 		return fmt.Errorf("campaign %s has no treatment %s", c.Id, a.Treatment)
 	}
-	b := &batch{walk: r.walk, after: a.After, mine: func(cohort int) bool {
+	b := &batch{walk: r.walk, after: a.After, seen: r.seen, mine: func(cohort int) bool {
 		return cohort >= t.from && cohort < t.to || a.Treatment == "0" && cohort < c.holdout()
 	}}
 	b.collect(scanMax)
+	if a.Sweeping {
+		if err := b.dropNewcomers(tx, a.Start); err != nil {
+			return err
+		}
+	}
 	for rest := b.members; len(rest) > 0; {
 		n := min(len(rest), delivery.BlockMax)
 		a.Seq++
 		if err := r.s.delivery.Claim(tx, a.ID, a.Seq, rest[:n]); err != nil {
 			return err
 		}
-		rest = rest[n:]
+		if rest = rest[n:]; len(rest) > 0 {
+			rest[0].Twin = true // more of one hash than a block holds
+		}
 	}
+	claimed := b.members
+	tx.AfterCommit(func() { r.seen.add(claimed) })
 	a.After = b.after
-	a.Produced += int64(b.produced)
 	a.Claimed += int64(len(b.members))
-	a.Others += int64(b.produced - len(b.members))
-	if b.done {
+	if a.Sweeping {
+		a.Produced += int64(len(b.members))
+	} else {
+		a.Produced += int64(b.produced)
+		a.Others += int64(b.others)
+	}
+	switch {
+	case b.done && a.Sweeping:
 		a.Walked = tx.Now().UTC()
+	case b.done:
+		a.Sweeping, a.After = true, 0
 	}
 	return saveActivity(tx, a)
+}
+
+// dropNewcomers leaves out who came into being after the run began: a sweep is
+// for those who were there and moved.
+func (b *batch) dropNewcomers(r store.Reader, start time.Time) error {
+	limit := aws.Timestamp(start)
+	kept := b.members[:0]
+	for _, m := range b.members {
+		e, err := endpoints.LoadKey(r, string(m.Key))
+		if err != nil {
+			return err
+		}
+		if e != nil && e.CreationDate <= limit {
+			kept = append(kept, m)
+		}
+	}
+	b.members = kept
+	return nil
 }
 
 // batch gathers the members of one claim.
@@ -427,8 +475,11 @@ type batch struct {
 	walk     *segments.Snapshot
 	after    uint64 // everything up to here was seen
 	mine     func(cohort int) bool
+	seen     *seen
 	members  []delivery.Member
-	produced int
+	produced int  // members that were not seen before
+	others   int  // of them, another treatment's
+	looked   int  // members
 	done     bool // the walk is over
 }
 
@@ -450,19 +501,25 @@ func (b *batch) collect(look int) {
 		for len(next) > 0 {
 			n := sameHash(next)
 			var mine []delivery.Member
+			others := 0
 			for _, m := range next[:n] {
-				if b.mine(m.Cohort) {
-					mine = append(mine, delivery.Member{Key: []byte(m.Key), Hash: m.Hash})
+				switch {
+				case !b.mine(m.Cohort):
+					others++
+				case !b.seen.has(m.Key):
+					mine = append(mine, delivery.Member{Key: []byte(m.Key), Hash: m.Hash, Twin: b.seen.hasHash(m.Hash)})
 				}
 			}
 			if len(b.members) > 0 && len(b.members)+len(mine) > delivery.BlockMax {
 				return
 			}
 			b.members = append(b.members, mine...)
-			b.produced += n
+			b.others += others
+			b.produced += len(mine) + others
+			b.looked += n
 			b.after = next[0].Hash
 			next = next[n:]
-			if len(b.members) >= delivery.BlockMax || b.produced >= look {
+			if len(b.members) >= delivery.BlockMax || b.looked >= look {
 				return
 			}
 		}

@@ -114,7 +114,7 @@ func commit[T any](ctx context.Context, s *Service, key, operation string, d *dr
 		}
 		for seq, rest := int64(1), d.members; len(rest) > 0; seq++ {
 			n := min(len(rest), delivery.BlockMax)
-			if err := s.delivery.Claim(tx, d.plan.ID, seq, rest[:n]); err != nil {
+			if err := s.delivery.ClaimCall(tx, d.plan.ID, seq, rest[:n]); err != nil {
 				return err
 			}
 			rest = rest[n:]

@@ -1,0 +1,91 @@
+package campaigns
+
+import (
+	"context"
+
+	"github.com/everpoint/everpoint/delivery"
+)
+
+// seen is whom a run has claimed: endpoints, and the hashes of their addresses.
+// The walk goes by the address's hash, which moves when somebody changes their
+// address, and a run that went on evaluates its segment again; what was claimed
+// is therefore remembered by endpoint.
+//
+// It is read from the claims when a run is taken up and then kept in memory:
+// about 60 bytes an endpoint.
+type seen struct {
+	takes     int // the Takes of the activity when it was last right
+	endpoints map[[16]byte]struct{}
+	hashes    map[uint64]struct{}
+}
+
+// tail is the part of an endpoint's key that is its own within the app.
+func tail(key []byte) (t [16]byte) {
+	if len(key) >= len(t) {
+		copy(t[:], key[len(key)-len(t):])
+	} else {
+		copy(t[:], key)
+	}
+	return t
+}
+
+func (s *seen) add(members []delivery.Member) {
+	for i := range members {
+		s.endpoints[tail(members[i].Key)] = struct{}{}
+		s.hashes[members[i].Hash] = struct{}{}
+	}
+}
+
+func (s *seen) has(key string) bool {
+	_, ok := s.endpoints[tail([]byte(key))]
+	return ok
+}
+
+func (s *seen) hasHash(hash uint64) bool {
+	_, ok := s.hashes[hash]
+	return ok
+}
+
+// seenOf returns whom an activity has claimed. takes is its count before this
+// worker took it: what this node remembers is right when nobody else took it
+// since.
+func (s *Service) seenOf(ctx context.Context, activity string, takes int) (*seen, error) {
+	s.mu.Lock()
+	kept := s.kept[activity]
+	s.mu.Unlock()
+	if kept != nil && kept.takes == takes {
+		return kept, nil
+	}
+	out := &seen{endpoints: map[[16]byte]struct{}{}, hashes: map[uint64]struct{}{}}
+	if err := s.delivery.Claimed(s.store.Reader(ctx), activity, func(b *delivery.Block) error {
+		out.add(b.Members)
+		return ctx.Err()
+	}); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// keep remembers whom a run has claimed until it is taken up again.
+func (s *Service) keep(activity string, claimed *seen, takes int) {
+	claimed.takes = takes
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for other := range s.kept {
+		if len(s.kept) < keptMax {
+			break
+		}
+		delete(s.kept, other) // it is read again should its run go on here
+	}
+	s.kept[activity] = claimed
+}
+
+// keptMax bounds the runs whose claims are remembered between two takes.
+const keptMax = 32
+
+// forget drops what is remembered of a run that is over.
+func (s *Service) forget(activity string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.kept, activity)
+}
