@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -266,4 +267,88 @@ func TestReincarnate_takes_every_stream_or_none(t *testing.T) {
 		}
 	}
 	put(t, s, kindRec, "r", "y")
+}
+
+func TestBlocks_of_a_great_commit_can_be_read(t *testing.T) {
+	engines(t, func(t *testing.T, h home) {
+		s, stop := h.start(t)
+		put(t, s, kindRec, "before", "x")
+		const facts, factBytes, rows, rowBytes = 90, 1 << 20, 5, 5 << 20
+		big := make([]byte, rowBytes)
+		err := s.Update(t.Context(), func(tx *Tx) error {
+			for i := range facts {
+				fact := make([]byte, factBytes)
+				fact[0] = byte(i)
+				tx.Append(fact)
+			}
+			for i := range rows {
+				if err := tx.Put(kindRec, fmt.Sprintf("big%d", i), big); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, s, kindRec, "after", "x")
+		stop()
+		s, _ = h.start(t)
+		for st, want := range map[Stream]struct{ blocks, records int }{Events: {6, facts}, Changes: {4, rows + 2}} {
+			all := blocks(t, s, st)
+			if len(all) != want.blocks || s.Head(st) != int64(want.blocks) {
+				t.Errorf("stream %s has %d blocks and head %d, want %d", st, len(all), s.Head(st), want.blocks)
+			}
+			records := 0
+			for i, b := range all {
+				size := 0
+				for _, r := range b.Records {
+					if st == Events && r[0] != byte(records) {
+						t.Errorf("record %d is in the place of %d", r[0], records)
+					}
+					records++
+					size += len(r)
+				}
+				if b.N != int64(i+1) || size > blockBytesMax {
+					t.Errorf("stream %s: block %d is the %dth, of %d bytes", st, b.N, i+1, size)
+				}
+			}
+			if records != want.records {
+				t.Errorf("stream %s has %d records, want %d", st, records, want.records)
+			}
+		}
+	})
+}
+
+func TestUpdate_with_a_record_above_the_bound_is_refused(t *testing.T) {
+	engines(t, func(t *testing.T, h home) {
+		s, _ := h.start(t)
+		for name, write := range map[string]func(tx *Tx, n int) error{
+			"row":  func(tx *Tx, n int) error { return tx.Put(kindRec, "k", make([]byte, n)) },
+			"fact": func(tx *Tx, n int) error { tx.Append(make([]byte, n)); return nil },
+		} {
+			for _, tt := range []struct {
+				bytes int
+				want  aws.Kind
+			}{{blockBytesMax + 1, aws.KindTooLarge}, {blockBytesMax - 1<<10, 0}} {
+				err := s.Update(t.Context(), func(tx *Tx) error {
+					if err := tx.Put(kindLocal, "told", []byte(name)); err != nil {
+						return err
+					}
+					return write(tx, tt.bytes)
+				})
+				if tt.want == 0 && err != nil || tt.want != 0 && aws.KindOf(err) != tt.want {
+					t.Errorf("a %s of %d bytes: %v", name, tt.bytes, err)
+				}
+				if got := get(t, s, kindLocal, "told"); tt.want != 0 && got == name {
+					t.Errorf("the refused update of a %s left a row behind", name)
+				}
+			}
+		}
+		for _, st := range []Stream{Changes, Events} {
+			if all := blocks(t, s, st); len(all) != 1 {
+				t.Errorf("stream %s has %d blocks, want 1", st, len(all))
+			}
+		}
+	})
 }

@@ -19,7 +19,8 @@
 //
 // Three streams are kept in the database as blocks, one block for each commit
 // that has records for it: safety (what must reach a peer first), change (every
-// other replicated row) and event (facts). A stream's head row is written last
+// other replicated row) and event (facts). A commit with more than 16 MiB for a
+// stream has several blocks in it; a record above that is refused. A stream's head row is written last
 // and held to the commit, so no reader ever sees block n+1 before n, whichever
 // node writes. Blocks are compressed, sealed and hash-chained.
 //

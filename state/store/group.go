@@ -405,6 +405,9 @@ func (g *group) run(r *request) (err error) {
 	if err := r.fn(tx); err != nil {
 		return err
 	}
+	if err := tx.checkRecords(); err != nil {
+		return err
+	}
 	for p, e := range tx.rows {
 		if old := g.rows[p]; old == nil || !old.dirty {
 			g.order = append(g.order, p)
@@ -477,14 +480,15 @@ func (g *group) batch() (*batch, error) {
 	records[Events] = g.facts
 	at, inc := g.s.now().UnixMilli(), g.s.Incarnation()
 	for _, st := range streams {
-		if len(records[st]) == 0 {
-			continue
+		for rest := records[st]; len(rest) > 0; {
+			n := recordsInBlock(rest)
+			body, err := g.s.sealBlock(st, rest[:n])
+			if err != nil {
+				return nil, fmt.Errorf("seal block of stream %s: %w", st, err)
+			}
+			b.blocks = append(b.blocks, sealedBlock{stream: st, incarnation: inc, at: at, body: body})
+			rest = rest[n:]
 		}
-		body, err := g.s.sealBlock(st, records[st])
-		if err != nil {
-			return nil, fmt.Errorf("seal block of stream %s: %w", st, err)
-		}
-		b.blocks = append(b.blocks, sealedBlock{stream: st, incarnation: inc, at: at, body: body})
 	}
 	return b, nil
 }

@@ -70,8 +70,13 @@ type Stats struct {
 	Retries int64 // groups run again because another node was first
 }
 
-// blockBytesMax bounds one block after decompression; a longer one is corrupt.
-const blockBytesMax = 64 << 20
+// Bounds of the logs. A commit with more cuts a stream's records into several
+// blocks; an update with a longer record is refused.
+const (
+	blockBytesMax     = 16 << 20           // of one block's records with their lengths
+	recordBytesMax    = blockBytesMax - 64 // of a fact, or of a change's kind, key and body
+	blockReadBytesMax = 64 << 20           // after decompression; a longer block is corrupt
+)
 
 // Open opens the database, making it when it is new, and checks its lineage.
 // It starts nothing: call Run.
@@ -99,7 +104,7 @@ func Open(ctx context.Context, cfg Config, keys *Keys, now func() time.Time, log
 		return nil, fmt.Errorf("make compressor: %w", err)
 	}
 	if s.decoder, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1),
-		zstd.WithDecoderMaxMemory(blockBytesMax), zstd.WithDecoderLowmem(true)); err != nil {
+		zstd.WithDecoderMaxMemory(blockReadBytesMax), zstd.WithDecoderLowmem(true)); err != nil {
 		return nil, fmt.Errorf("make decompressor: %w", err)
 	}
 	if cfg.PostgresURL == "" {

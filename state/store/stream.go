@@ -17,7 +17,8 @@ import (
 	"time"
 )
 
-// Block is one commit's records in one stream.
+// Block is one commit's records in one stream, or a part of them when they are
+// too many for one block.
 type Block struct {
 	N           int64  // position in the stream, from 1, without gaps
 	Incarnation string // the life of the database that wrote it
@@ -75,6 +76,18 @@ func (s *Store) Trim(ctx context.Context, st Stream, n int64, before time.Time) 
 }
 
 func blockPlace(st Stream) string { return "log\x00" + string(st) }
+
+// recordsInBlock is how many of the records, of which there is one at least, the
+// next block takes.
+func recordsInBlock(records [][]byte) int {
+	size := 0
+	for i, r := range records {
+		if size += len(r) + binary.MaxVarintLen32; i > 0 && size > blockBytesMax {
+			return i
+		}
+	}
+	return len(records)
+}
 
 func (s *Store) sealBlock(st Stream, records [][]byte) ([]byte, error) {
 	size := 0

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/everpoint/everpoint/aws"
 	"github.com/everpoint/everpoint/state/changelog"
 )
 
@@ -63,7 +64,8 @@ func (tx *Tx) Get(k Kind, key string) ([]byte, error) {
 }
 
 // Put writes the row, whose body is in the form of the kind's rule, under the
-// given index values and no others.
+// given index values and no others. An update that leaves a replicated row of
+// more than 16 MiB is refused.
 func (tx *Tx) Put(k Kind, key string, body []byte, indexes ...Index) error {
 	if body == nil {
 		return fmt.Errorf("store: put of %s without a body", k.Name)
@@ -179,8 +181,24 @@ func (tx *Tx) Lookup(k Kind, x Index, limit int) ([]Row, error) {
 	return out, nil
 }
 
-// Append adds a fact to the event stream; it becomes visible with the commit.
+// Append adds a fact to the event stream; it becomes visible with the commit. An
+// update with a fact of more than 16 MiB is refused.
 func (tx *Tx) Append(fact []byte) { tx.facts = append(tx.facts, fact) }
+
+// checkRecords refuses what no block can hold.
+func (tx *Tx) checkRecords() error {
+	for p, e := range tx.rows {
+		if n := len(p.kind) + len(p.key) + len(e.change); n > recordBytesMax && e.kind.stream() != "" {
+			return aws.TooLarge("%s of %d bytes is above the bound of %d", p.kind, n, recordBytesMax)
+		}
+	}
+	for _, f := range tx.facts {
+		if len(f) > recordBytesMax {
+			return aws.TooLarge("event of %d bytes is above the bound of %d", len(f), recordBytesMax)
+		}
+	}
+	return nil
+}
 
 // AfterCommit has f called once the update is on disk, before Update returns.
 // It must be short and must not call the store.
