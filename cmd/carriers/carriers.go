@@ -20,8 +20,8 @@ type Config struct {
 	Outbox string // host:port of the outbox page
 	// BodyBytes is how much of each body the outbox keeps; see [Outbox].
 	BodyBytes int
-	// ReceiptAfter is how long after its submit a text is reported delivered, when
-	// there are few; 0 means 300 ms, negative never.
+	// ReceiptAfter is how long after its submit a text is reported delivered; 0
+	// means 300 ms, negative never.
 	ReceiptAfter time.Duration
 }
 
@@ -41,39 +41,14 @@ func New(cfg Config) *Carriers {
 	c.Relay = smtptest.New(smtptest.Config{Name: "relay.local", MailboxMax: -1}, c.outbox.Mail)
 	centre := smpptest.Config{Sink: c.outbox.Text}
 	if cfg.ReceiptAfter >= 0 {
-		r := &receipts{after: cfg.ReceiptAfter}
-		if r.after == 0 {
-			r.after = 300 * time.Millisecond
+		after := cfg.ReceiptAfter
+		if after == 0 {
+			after = 300 * time.Millisecond
 		}
-		centre.Decide = r.decide
+		centre.Receipts = []smpptest.Receipt{{State: "DELIVRD", After: after}}
 	}
 	c.Centre = smpptest.New(centre)
 	return c
-}
-
-// receiptGap is the time between two receipts: phones do not answer in step, and
-// a centre does not ask for more answers than its customer gives.
-const receiptGap = 4 * time.Millisecond
-
-// receipts says when each text is reported delivered.
-type receipts struct {
-	after time.Duration
-
-	mu   sync.Mutex
-	next time.Time // not before, for the next receipt
-}
-
-// decide accepts a text and gives its receipt a moment of its own.
-func (r *receipts) decide(smpptest.Submit) smpptest.Action {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := time.Now()
-	at := now.Add(r.after)
-	if at.Before(r.next) {
-		at = r.next
-	}
-	r.next = at.Add(receiptGap)
-	return smpptest.Action{Receipts: []smpptest.Receipt{{State: "DELIVRD", After: at.Sub(now)}}}
 }
 
 // Outbox is what went out.
