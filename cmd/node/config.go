@@ -149,7 +149,11 @@ func LoadConfig(path string) (*Config, error) {
 	if err := d.Decode(c); err != nil {
 		return nil, fmt.Errorf("parse configuration %s: %w", filepath.Base(path), err)
 	}
-	if err := c.settle(filepath.Dir(path)); err != nil {
+	base, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("find the directory of the configuration: %w", err)
+	}
+	if err := c.settle(base); err != nil {
 		return nil, fmt.Errorf("configuration %s: %w", filepath.Base(path), err)
 	}
 	return c, nil
