@@ -2,10 +2,13 @@ package store
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -349,6 +352,77 @@ func TestUpdate_with_a_record_above_the_bound_is_refused(t *testing.T) {
 			if all := blocks(t, s, st); len(all) != 1 {
 				t.Errorf("stream %s has %d blocks, want 1", st, len(all))
 			}
+		}
+	})
+}
+
+func TestTrim_is_not_undone_with_a_commit_that_is_under_way(t *testing.T) {
+	engines(t, func(t *testing.T, h home) {
+		var s *Store
+		var armed atomic.Bool
+		type outcome struct {
+			removed int64
+			err     error
+		}
+		trimmed := make(chan outcome, 1)
+		h.cfg.Fault = func(point string) error {
+			if point != "write" || !armed.CompareAndSwap(true, false) {
+				return nil
+			}
+			go func() {
+				n, err := s.Trim(t.Context(), Events, 3, time.Now().Add(time.Hour))
+				trimmed <- outcome{n, err}
+			}()
+			// It has done its work, or waits for its turn.
+			for len(s.requests) == 0 && len(trimmed) == 0 {
+				runtime.Gosched()
+			}
+			return errors.New("no")
+		}
+		s, _ = h.start(t)
+		fact := func() error {
+			return s.Update(t.Context(), func(tx *Tx) error { tx.Append([]byte("fact")); return nil })
+		}
+		for range 5 {
+			if err := fact(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		armed.Store(true)
+		if err := fact(); err == nil {
+			t.Fatal("the commit was done")
+		}
+		if got := <-trimmed; got.err != nil || got.removed != 3 {
+			t.Errorf("trim removed %d blocks, %v", got.removed, got.err)
+		}
+		if all := blocks(t, s, Events); len(all) != 2 || all[0].N != 4 {
+			t.Errorf("%d blocks are left", len(all))
+		}
+	})
+}
+
+func TestTrim_removes_many_blocks_in_steps(t *testing.T) {
+	engines(t, func(t *testing.T, h home) {
+		s, _ := h.start(t)
+		const facts = 2*trimMax + 10
+		for range facts {
+			if err := s.Update(t.Context(), func(tx *Tx) error { tx.Append([]byte("fact")); return nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n, err := s.Trim(t.Context(), Events, facts-5, time.Now().Add(-time.Hour)); err != nil || n != 0 {
+			t.Errorf("trim removed %d blocks that are not old enough, %v", n, err)
+		}
+		if n, err := s.Trim(t.Context(), Events, facts-5, time.Now().Add(time.Hour)); err != nil || n != facts-5 {
+			t.Errorf("trim removed %d blocks, %v", n, err)
+		}
+		if all := blocks(t, s, Events); len(all) != 5 {
+			t.Errorf("%d blocks are left, want 5", len(all))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if n, err := s.Trim(ctx, Events, facts, time.Now().Add(time.Hour)); !errors.Is(err, context.Canceled) {
+			t.Errorf("trim by a caller that has left removed %d blocks, %v", n, err)
 		}
 	})
 }

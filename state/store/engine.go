@@ -21,6 +21,7 @@ type engine interface {
 	head(ctx context.Context, s Stream) (head, error)
 	blocks(ctx context.Context, s Stream, after int64, limit int) ([]sealedBlock, error)
 	blockHash(ctx context.Context, s Stream, n int64) ([]byte, error)
+	// trim removes blocks, at most trimMax; the writer calls it, between sessions.
 	trim(ctx context.Context, s Stream, upTo int64, beforeMillis int64) (int64, error)
 	// reincarnate gives every stream a new incarnation unless another node did.
 	reincarnate(ctx context.Context, from, to string) error

@@ -14,11 +14,13 @@ import (
 
 var errStopped = aws.Unavailable("the store is stopping")
 
-// request is an update that waits for its commit.
+// request is an update that waits for its commit, or work on the database that
+// takes a turn of its own.
 type request struct {
 	ctx   context.Context
 	fn    func(*Tx) error
 	touch []Touch
+	alone func() error // the work, in place of fn
 	done  chan struct{}
 	err   error
 	after []func()
@@ -47,38 +49,56 @@ type group struct {
 func (s *Store) write(ctx context.Context) {
 	// What was accepted is answered even when ctx ends meanwhile.
 	work := context.WithoutCancel(ctx)
+	var next *request
 	for {
-		var first *request
-		select {
-		case first = <-s.requests:
-		case <-ctx.Done():
+		first := next
+		if first == nil {
 			select {
 			case first = <-s.requests:
-			default:
-				close(s.stopped)
-				s.refuse()
-				return
+			case <-ctx.Done():
+				select {
+				case first = <-s.requests:
+				default:
+					close(s.stopped)
+					s.refuse()
+					return
+				}
 			}
 		}
-		s.commit(work, s.gather(first))
+		var reqs []*request
+		if reqs, next = s.gather(first); first.alone == nil {
+			s.commit(work, reqs)
+			continue
+		}
+		if first.err = first.ctx.Err(); first.err == nil {
+			if err := first.alone(); err != nil {
+				first.err = s.writeError(err)
+			}
+		}
+		first.answer()
 	}
 }
 
-func (s *Store) gather(first *request) []*request {
-	reqs := []*request{first}
+// gather takes what waits behind first and can be one commit with it, and the
+// request that ended it, which comes next.
+func (s *Store) gather(first *request) (reqs []*request, next *request) {
+	reqs = []*request{first}
 	limit := s.cfg.GroupMax
-	if s.cfg.OneByOne {
+	if s.cfg.OneByOne || first.alone != nil {
 		limit = 1
 	}
 	for len(reqs) < limit {
 		select {
 		case r := <-s.requests:
+			if r.alone != nil {
+				return reqs, r
+			}
 			reqs = append(reqs, r)
 		default:
-			return reqs
+			return reqs, nil
 		}
 	}
-	return reqs
+	return reqs, nil
 }
 
 // refuse answers what slipped into the queue while the writer stopped.

@@ -279,7 +279,7 @@ func (e *postgresEngine) confirm(ctx context.Context, commit int64) (bool, error
 }
 
 func (e *postgresEngine) trim(ctx context.Context, s Stream, upTo, before int64) (int64, error) {
-	tag, err := e.pool.Exec(ctx, e.texts["trim"], string(s), upTo, before)
+	tag, err := e.pool.Exec(ctx, e.texts["trim"], string(s), upTo, before, trimMax)
 	return tag.RowsAffected(), err
 }
 

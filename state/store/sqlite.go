@@ -292,9 +292,7 @@ func (e *sqliteEngine) blockHash(_ context.Context, s Stream, n int64) ([]byte, 
 }
 
 func (e *sqliteEngine) trim(_ context.Context, s Stream, upTo, before int64) (int64, error) {
-	// A session may hold the writer's connection; the readers cannot write. The
-	// pool of one makes this wait for its turn outside any session.
-	res, err := e.write["trim"].Exec(string(s), upTo, before)
+	res, err := e.write["trim"].Exec(string(s), upTo, before, trimMax)
 	if err != nil {
 		return 0, err
 	}

@@ -70,10 +70,25 @@ func (s *Store) Blocks(ctx context.Context, st Stream, n int64, limit int) ([]Bl
 }
 
 // Trim removes the stream's blocks that are older than before and not after n.
-// It returns how many it removed.
+// It returns how many it removed. It takes its turns with the updates, trimMax
+// blocks at a time.
 func (s *Store) Trim(ctx context.Context, st Stream, n int64, before time.Time) (int64, error) {
-	return s.engine.trim(ctx, st, n, before.UnixMilli())
+	var total int64
+	for {
+		var removed int64
+		err := s.submit(&request{ctx: ctx, alone: func() (err error) {
+			removed, err = s.engine.trim(ctx, st, n, before.UnixMilli())
+			return err
+		}})
+		total += removed
+		if err != nil || removed < trimMax {
+			return total, err
+		}
+	}
 }
+
+// trimMax bounds the blocks that are removed while updates wait.
+const trimMax = 256
 
 func blockPlace(st Stream) string { return "log\x00" + string(st) }
 

@@ -263,11 +263,16 @@ func Save[T any](tx *Tx, k Kind, key string, v *T, indexes ...Index) error {
 // update was taken up, nothing was written; afterwards Update waits for the
 // outcome, which is bounded by the database's own time limits.
 func (s *Store) Update(ctx context.Context, fn func(*Tx) error, touch ...Touch) error {
-	r := &request{ctx: ctx, fn: fn, touch: touch, done: make(chan struct{})}
+	return s.submit(&request{ctx: ctx, fn: fn, touch: touch})
+}
+
+// submit hands a request to the writer and waits for the answer.
+func (s *Store) submit(r *request) error {
+	r.done = make(chan struct{})
 	select {
 	case s.requests <- r:
-	case <-ctx.Done():
-		return ctx.Err()
+	case <-r.ctx.Done():
+		return r.ctx.Err()
 	case <-s.stopped:
 		return errStopped
 	}

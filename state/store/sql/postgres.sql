@@ -169,8 +169,14 @@ SELECT hash
  WHERE stream = $1 AND n = $2;
 
 -- name: trim
+-- Removes, of a stream's $4 lowest blocks, those up to n that are older than a moment.
 DELETE FROM log_block
- WHERE stream = $1 AND n <= $2 AND at < $3;
+ WHERE stream = $1 AND n <= $2 AND at < $3
+   AND n < $4 + (
+SELECT min(n)
+  FROM log_block
+ WHERE stream = $1
+);
 
 -- name: meta_get
 SELECT value
