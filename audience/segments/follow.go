@@ -109,12 +109,7 @@ func pause(ctx context.Context, d time.Duration) {
 func (ix *Index) build(ctx context.Context) error {
 	start, at := time.Now(), ix.head()
 	m := newAudiences()
-	var loads sync.WaitGroup
-	var users, all error
-	loads.Go(func() { users = ix.load(ctx, m, endpoints.KindUser) })
-	loads.Go(func() { all = ix.load(ctx, m, endpoints.KindEndpoint) })
-	loads.Wait()
-	if err := errors.Join(users, all); err != nil {
+	if err := ix.load(ctx, m, endpoints.KindUser, endpoints.KindEndpoint); err != nil {
 		return fmt.Errorf("load users and endpoints: %w", err)
 	}
 	ix.apps.Store(m)
@@ -123,9 +118,9 @@ func (ix *Index) build(ctx context.Context) error {
 	return nil
 }
 
-// load reads the rows of a kind: one goroutine unseals, others decode. Each row
-// comes once, so their order does not matter.
-func (ix *Index) load(ctx context.Context, m *audiences, k store.Kind) error {
+// load reads the rows of some kinds in one pass: one goroutine unseals, others
+// decode. Each row comes once, so their order does not matter.
+func (ix *Index) load(ctx context.Context, m *audiences, kinds ...store.Kind) error {
 	batches := make(chan []store.Row, loadBatchesMax)
 	var decoders sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
@@ -138,7 +133,7 @@ func (ix *Index) load(ctx context.Context, m *audiences, k store.Kind) error {
 		})
 	}
 	batch := make([]store.Row, 0, loadBatch)
-	err := ix.st.Scan(ctx, k, func(row store.Row) error {
+	err := ix.st.ScanKinds(ctx, kinds, func(row store.Row) error {
 		if batch = append(batch, row); len(batch) == loadBatch {
 			batches <- batch
 			batch = make([]store.Row, 0, loadBatch)

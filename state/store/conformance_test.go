@@ -408,6 +408,65 @@ func TestStreams_are_chained(t *testing.T) {
 	})
 }
 
+func TestScan_hands_out_the_rows_of_its_kinds_as_they_were_first_written(t *testing.T) {
+	engines(t, func(t *testing.T, h home) {
+		s, _ := h.start(t)
+		// More than one step of the scan, of kinds that take turns.
+		const each = 1500
+		for from := 0; from < each; from += 300 {
+			for _, k := range []Kind{kindRec, kindLocal, kindSafe} {
+				if err := s.Update(t.Context(), func(tx *Tx) error {
+					for i := from; i < from+300; i++ {
+						if err := tx.Put(k, fmt.Sprintf("k%05d", i), fmt.Appendf(nil, "%s %d", k.Name, i)); err != nil {
+							return err
+						}
+					}
+					return nil
+				}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		put(t, s, kindRec, "k00000", "person 0") // its place stays
+		scan := func(kinds ...Kind) (rows []Row) {
+			t.Helper()
+			if err := s.ScanKinds(t.Context(), kinds, func(r Row) error { rows = append(rows, r); return nil }); err != nil {
+				t.Fatal(err)
+			}
+			return rows
+		}
+		var want []string
+		for from := 0; from < each; from += 300 {
+			for _, k := range []Kind{kindRec, kindSafe} {
+				for i := from; i < from+300; i++ {
+					want = append(want, fmt.Sprintf("%s %d", k.Name, i))
+				}
+			}
+		}
+		got := scan(kindSafe, kindRec)
+		if len(got) != len(want) {
+			t.Fatalf("%d rows, want %d", len(got), len(want))
+		}
+		for i, r := range got {
+			if string(r.Body) != want[i] || !strings.HasPrefix(want[i], r.Kind+" ") {
+				t.Fatalf("row %d is %s %s: %q, want %q", i, r.Kind, r.Key, r.Body, want[i])
+			}
+		}
+		if rows := scan(kindDoc); len(rows) != 0 {
+			t.Errorf("%d rows of a kind that has none", len(rows))
+		}
+		one, enough := 0, errors.New("enough")
+		if err := s.Scan(t.Context(), kindLocal, func(r Row) error {
+			if one++; one == 7 {
+				return enough
+			}
+			return nil
+		}); !errors.Is(err, enough) || one != 7 {
+			t.Errorf("a scan that was ended saw %d rows: %v", one, err)
+		}
+	})
+}
+
 func TestWait_returns_when_a_block_comes(t *testing.T) {
 	engines(t, func(t *testing.T, h home) {
 		s, _ := h.start(t)

@@ -304,10 +304,20 @@ func (s *Store) close(p place, hashes []string, body []byte) ([]byte, error) {
 
 // Scan hands every row of a kind to yield, in the order they were first
 // written, until it returns an error. Rows written while it runs may or may not
-// be seen; their changes are above the head taken before.
+// be seen; their changes are above the head taken before. It reads the whole
+// table: whoever wants several kinds asks [Store.ScanKinds] for all of them.
 func (s *Store) Scan(ctx context.Context, k Kind, yield func(Row) error) error {
+	return s.ScanKinds(ctx, []Kind{k}, yield)
+}
+
+// ScanKinds is [Store.Scan] over several kinds in one pass.
+func (s *Store) ScanKinds(ctx context.Context, kinds []Kind, yield func(Row) error) error {
+	wanted := map[string]bool{}
+	for _, k := range kinds {
+		wanted[k.Name] = true
+	}
 	err := s.engine.scan(ctx, 0, 2000, func(r *stored) error {
-		if r.kind != k.Name {
+		if !wanted[r.kind] {
 			return nil
 		}
 		_, body, err := s.open(r)
