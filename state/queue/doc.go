@@ -26,11 +26,21 @@
 // A node leases work, and one row for each node says until when all of that
 // node's leases hold and in which life of the node they were taken. It is
 // renewed every third of LeaseTime, by every Hold, and until the last handler
-// has returned; a node that holds nothing says so there, and renews nothing. When
-// it ran out another node fences it: it marks the row, and
-// puts back what was leased. A node that starts again takes a new life, which
-// ends the leases of the one before. A node that was fenced while it ran cancels
-// its handlers with ErrLost and begins a new life.
+// has returned; a node that holds nothing says so there and, once that is
+// committed, renews nothing. When it ran out another node fences it: it marks the
+// row, and puts back what was leased. A node that starts again takes a new life,
+// which ends the leases of the one before. A node that was fenced while it ran
+// cancels its handlers with ErrLost and begins a new life; one that was fenced at
+// rest does when it next finds work. While the database fails a node, and for a
+// third of LeaseTime after, it fences nobody for silence: the others could not
+// renew either.
+//
+// No lease is for ever. What a node has leased without knowing, because the
+// answer to a commit was an error or an outcome could not be written, it puts
+// back itself. What is leased to a node whose leases are over (its commit was on
+// its way for longer) is put back by any other: every round looks at the nodes
+// that said they hold nothing, and a slow sweep over all work finds what is
+// leased to nodes that were forgotten.
 //
 // What an update does under a lease (Complete, Again, Hold) fails with ErrLost
 // when the lease is no longer the item's, and with it the whole update. Each of

@@ -18,6 +18,7 @@ type Item struct {
 	Attempts int // errors before this one
 	q        *Queue
 	lease    string
+	life     int64 // of the node, in which the lease was taken
 
 	// The rest is guarded by q.mu.
 	done   bool // Complete or Again was committed

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/everpoint/everpoint/state/store"
@@ -19,48 +20,65 @@ type node struct {
 const (
 	renewPart   = 3              // of the lease time: how often it is renewed
 	releasePage = 200            // leased rows that one update puts back
-	nodesMax    = 1000           // node rows that are looked at
+	nodesPage   = 200            // node rows that one round looks at
+	sweepPage   = 200            // rows of work that one sweep looks at
+	sweepRounds = 6              // rounds from one sweep to the next
 	nodeKeep    = 24 * time.Hour // how long the row of a node that is gone stays
 	keepRetry   = time.Second    // after a failure to renew
 	leasedMax   = 1000           // leased rows that one look sees
+	forgetMax   = 20             // node rows that one round removes
 )
-
-var errFenced = errors.New("queue: this node's leases were ended by another")
 
 // begin takes a new life: the leases of the one before end, and what was held
 // under them waits again.
 func (q *Queue) begin(ctx context.Context) error {
 	for first := true; ; first = false {
 		left := 0
-		err := q.store.Update(ctx, func(tx *store.Tx) error {
-			n, err := store.Load[node](tx, kindNode, q.cfg.Node)
+		err := q.store.Update(ctx, func(tx *store.Tx) (err error) {
+			if first {
+				left, err = q.beginIn(tx)
+				return err
+			}
+			n, err := q.own(tx)
 			if err != nil {
 				return err
 			}
-			if n == nil {
-				n = &node{}
-			}
-			now := tx.Now()
-			life := n.Life
-			if first {
-				life = max(n.Life+1, now.UnixMilli())
-			} else if n.Fenced || life != q.currentLife() {
-				return errFenced
-			}
-			if left, err = q.release(tx, q.cfg.Node); err != nil {
-				return err
-			}
-			tx.AfterCommit(func() {
-				q.mu.Lock()
-				defer q.mu.Unlock()
-				q.life, q.until, q.holding, q.resting = life, now, false, left < releasePage
-			})
-			return store.Save(tx, kindNode, q.cfg.Node, &node{Life: life, Until: now, Held: left == releasePage})
+			// Work may be leased in the new life already.
+			left, err = q.release(tx, q.cfg.Node, leaseOf(q.cfg.Node, n.Life))
+			return err
 		}, store.Touch{Kind: kindNode, Key: q.cfg.Node})
 		if err != nil || left < releasePage {
 			return err
 		}
 	}
+}
+
+// beginIn takes a new life in an update and puts back what was leased, up to
+// releasePage rows; it returns how many.
+func (q *Queue) beginIn(tx *store.Tx) (int, error) {
+	old, err := store.Load[node](tx, kindNode, q.cfg.Node)
+	if err != nil {
+		return 0, err
+	}
+	now := tx.Now()
+	n := &node{Life: now.UnixMilli(), Until: now}
+	if old != nil {
+		n.Life = max(old.Life+1, n.Life)
+	}
+	left, err := q.release(tx, q.cfg.Node, "")
+	if err != nil {
+		return 0, err
+	}
+	if left == releasePage { // there may be more, and others should leave that to this node
+		n.Held, n.Until = true, now.Add(q.cfg.LeaseTime)
+	}
+	tx.AfterCommit(func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.drop() // an update on its way may have leased since the old life was seen to be over
+		q.life, q.until, q.holding, q.resting = n.Life, now, false, !n.Held
+	})
+	return left, store.Save(tx, kindNode, q.cfg.Node, n)
 }
 
 func (q *Queue) currentLife() int64 {
@@ -69,9 +87,10 @@ func (q *Queue) currentLife() int64 {
 	return q.life
 }
 
-// release puts back what a node has leased; it returns how many rows that was,
-// at most releasePage.
-func (q *Queue) release(tx *store.Tx, name string) (int, error) {
+// release puts back what a node has leased, save in the life whose leases begin
+// with keep unless that is empty; it returns how many rows that was, at most
+// releasePage.
+func (q *Queue) release(tx *store.Tx, name, keep string) (int, error) {
 	rows, err := tx.Lookup(kindWork, heldBy(name), leasedMax)
 	if err != nil {
 		return 0, err
@@ -81,6 +100,9 @@ func (q *Queue) release(tx *store.Tx, name string) (int, error) {
 		r, err := store.Decode[row](kindWork, w.Body)
 		if err != nil {
 			q.log.Error("leased work cannot be read and stays leased", "node", name, "error", err)
+			continue
+		}
+		if keep != "" && strings.HasPrefix(r.Lease, keep) {
 			continue
 		}
 		if put == releasePage {
@@ -116,11 +138,15 @@ func (q *Queue) own(tx *store.Tx) (*node, error) {
 func (q *Queue) renewIn(tx *store.Tx, n *node) error {
 	life, until := n.Life, tx.Now().Add(q.cfg.LeaseTime)
 	n.Until, n.Held = until, true
+	// Whether the update is committed may remain unknown: no rest from here on.
+	q.mu.Lock()
+	q.resting = false
+	q.mu.Unlock()
 	tx.AfterCommit(func() {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		if q.life == life {
-			q.until, q.holding, q.resting = until, true, false
+			q.until, q.holding = until, true
 		}
 	})
 	return store.Save(tx, kindNode, q.cfg.Node, n)
@@ -129,19 +155,18 @@ func (q *Queue) renewIn(tx *store.Tx, n *node) error {
 // keep renews the node's leases until done, puts back what nobody works on, and
 // fences nodes whose leases ran out.
 func (q *Queue) keep(ctx context.Context) {
+	k := keeper{q: q}
 	timer := time.NewTimer(q.cfg.LeaseTime / renewPart)
 	defer timer.Stop()
 	for {
-		doubt := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-q.fenced:
-			doubt = true
 		case <-timer.C:
 		}
 		next := q.cfg.LeaseTime / renewPart
-		if err := q.tend(ctx, doubt); err != nil && ctx.Err() == nil {
+		if err := k.tend(ctx); err != nil && ctx.Err() == nil {
 			q.log.WarnContext(ctx, "leases not tended", "error", err)
 			next = min(next, keepRetry)
 		}
@@ -149,26 +174,59 @@ func (q *Queue) keep(ctx context.Context) {
 	}
 }
 
+// doubt has the keeper look at the node's row at once: a claim found the life over.
+func (q *Queue) doubt() {
+	q.mu.Lock()
+	q.resting = false
+	q.mu.Unlock()
+	select {
+	case q.fenced <- struct{}{}:
+	default:
+	}
+}
+
+// keeper is what keep remembers from round to round.
+type keeper struct {
+	q       *Queue
+	taken   uint64    // leases taken at the last round
+	trouble time.Time // when the database last failed it
+	nodes   string    // the key of the node row that was looked at last
+	works   string    // the key of the work that was swept last
+	rounds  int
+}
+
 // tend does one round of keep. A node that holds nothing says so once, and then
 // renews nothing until it takes a lease, or there is doubt about its life.
-func (q *Queue) tend(ctx context.Context, doubt bool) error {
+func (k *keeper) tend(ctx context.Context) error {
+	q := k.q
 	q.mu.Lock()
-	idle := len(q.held) == 0 && len(q.strays) == 0 && q.leases == q.tended
-	q.tended = q.leases
-	rests := idle && !doubt && q.resting && q.now().Before(q.until.Add(nodeKeep/2))
-	if idle {
-		q.holding = false // no update leases on Enqueue from here on
-	}
+	idle := len(q.held) == 0 && q.leases == k.taken
+	k.taken = q.leases
+	rests := idle && q.resting && q.now().Before(q.until.Add(nodeKeep/2))
 	q.mu.Unlock()
 	if !rests {
 		if err := q.renew(ctx, idle); err != nil {
+			k.trouble = q.now()
 			return err
 		}
+	}
+	k.rounds++
+	sweeps := k.rounds%sweepRounds == 0
+	// Even to a node that rests an update may lease that was on its way to the
+	// database when its connection broke.
+	if !rests || sweeps {
 		if err := q.releaseStrays(ctx); err != nil {
 			return err
 		}
 	}
-	return q.fenceOthers(ctx)
+	if err := k.fenceOthers(ctx); err != nil {
+		k.trouble = q.now()
+		return err
+	}
+	if sweeps {
+		return k.sweep(ctx)
+	}
+	return nil
 }
 
 // renew renews the node's leases, or says that it has none.
@@ -201,10 +259,13 @@ func (q *Queue) renew(ctx context.Context, idle bool) error {
 func (q *Queue) rest(tx *store.Tx, n *node) error {
 	n.Until, n.Held = tx.Now(), false
 	until := n.Until
+	q.mu.Lock()
+	q.holding = false // no update, not even in this commit, leases on Enqueue from here on
+	q.mu.Unlock()
 	tx.AfterCommit(func() {
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		q.until, q.resting = until, true
+		q.until, q.holding, q.resting = until, false, true
 	})
 	return store.Save(tx, kindNode, q.cfg.Node, n)
 }
@@ -213,6 +274,12 @@ func (q *Queue) rest(tx *store.Tx, n *node) error {
 func (q *Queue) lose() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.holding, q.resting = false, false
+	q.drop()
+}
+
+// drop tells those who work on items that their leases have ended; q.mu is held.
+func (q *Queue) drop() {
 	for lease, it := range q.held {
 		it.lost = true
 		if it.cancel != nil {
@@ -222,104 +289,51 @@ func (q *Queue) lose() {
 	}
 }
 
-// releaseStrays puts back what is leased to this node without it knowing: its
-// update was committed, but the answer was an error. A lease is a stray when two
-// looks in a row find nobody who works on it.
+// releaseStrays puts back what is leased to this node and nobody works on: the
+// update that leased it was committed, but the answer was an error; or what
+// became of it could not be written.
 func (q *Queue) releaseStrays(ctx context.Context) error {
-	rows, err := q.store.Reader(ctx).Lookup(kindWork, heldBy(q.cfg.Node), leasedMax)
-	if err != nil {
-		return err
-	}
-	seen := map[string]bool{}
-	var lost []*row
-	for _, w := range rows {
-		r, err := store.Decode[row](kindWork, w.Body)
-		if err != nil || q.works(r.Lease) {
-			continue // what cannot be read was logged when it was leased
-		}
-		seen[r.Lease] = true
-		if q.strays[r.Lease] && len(lost) < releasePage {
-			lost = append(lost, r)
-		}
-	}
-	q.strays = seen
-	for _, l := range lost {
-		err := q.store.Update(ctx, func(tx *store.Tx) error {
-			r, err := store.Load[row](tx, kindWork, workKey(l.Kind, l.ID))
-			if err != nil || r == nil || r.Lease != l.Lease || q.works(r.Lease) {
-				return err
-			}
-			return q.wait(tx, r)
-		}, Touch(l.Kind, l.ID))
+	for range leasedMax / releasePage {
+		rows, err := q.store.Reader(ctx).Lookup(kindWork, heldBy(q.cfg.Node), leasedMax)
 		if err != nil {
+			return err
+		}
+		var strays []*row
+		var touch []store.Touch
+		for _, w := range rows {
+			r, err := store.Decode[row](kindWork, w.Body)
+			if err != nil || q.works(r.Lease) {
+				continue // what cannot be read was logged when it was leased
+			}
+			if len(strays) < releasePage {
+				strays, touch = append(strays, r), append(touch, Touch(r.Kind, r.ID))
+			}
+		}
+		if len(strays) == 0 {
+			return nil
+		}
+		err = q.store.Update(ctx, func(tx *store.Tx) error {
+			for _, s := range strays {
+				r, err := store.Load[row](tx, kindWork, workKey(s.Kind, s.ID))
+				if err != nil {
+					return err
+				}
+				// Items are held from the moment their update is answered, which was before
+				// this one began: what is not held is a stray for certain.
+				if r == nil || r.Lease != s.Lease || q.works(r.Lease) {
+					continue
+				}
+				if err := q.wait(tx, r); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, touch...)
+		if err != nil || len(strays) < releasePage {
 			return err
 		}
 	}
 	return nil
-}
-
-// fenceOthers ends the leases of nodes that have been silent too long.
-func (q *Queue) fenceOthers(ctx context.Context) error {
-	rows, err := q.store.Reader(ctx).List(kindNode, "", "", nodesMax)
-	if err != nil {
-		return err
-	}
-	now := q.now()
-	for _, w := range rows {
-		n, err := store.Decode[node](kindNode, w.Body)
-		if err != nil {
-			return err
-		}
-		silent := now.After(n.Until)
-		switch {
-		case w.Key == q.cfg.Node:
-		case n.Held && (silent || n.Fenced):
-			if err := q.fence(ctx, w.Key, n.Life); err != nil {
-				return err
-			}
-		case !n.Held && now.After(n.Until.Add(nodeKeep)):
-			if err := q.forget(ctx, w.Key, n.Life); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// fence ends a life of another node and puts back what it had leased.
-func (q *Queue) fence(ctx context.Context, name string, life int64) error {
-	q.log.WarnContext(ctx, "a node fell silent; its work is put back", "node", name)
-	for {
-		left := 0
-		err := q.store.Update(ctx, func(tx *store.Tx) error {
-			left = 0
-			n, err := store.Load[node](tx, kindNode, name)
-			if err != nil {
-				return err
-			}
-			if n == nil || n.Life != life || !n.Held || !n.Fenced && !q.now().After(n.Until) {
-				return nil // it is back, or another was faster
-			}
-			if left, err = q.release(tx, name); err != nil {
-				return err
-			}
-			n.Fenced, n.Held = true, left == releasePage
-			return store.Save(tx, kindNode, name, n)
-		}, store.Touch{Kind: kindNode, Key: name})
-		if err != nil || left < releasePage {
-			return err
-		}
-	}
-}
-
-func (q *Queue) forget(ctx context.Context, name string, life int64) error {
-	return q.store.Update(ctx, func(tx *store.Tx) error {
-		n, err := store.Load[node](tx, kindNode, name)
-		if err != nil || n == nil || n.Life != life || n.Held {
-			return err
-		}
-		return tx.Remove(kindNode, name)
-	}, store.Touch{Kind: kindNode, Key: name})
 }
 
 // end ends the node's life in good order: nothing is worked on any more, and
@@ -332,7 +346,7 @@ func (q *Queue) end(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if left, err = q.release(tx, q.cfg.Node); err != nil {
+			if left, err = q.release(tx, q.cfg.Node, ""); err != nil {
 				return err
 			}
 			n.Fenced, n.Held = left < releasePage, left == releasePage

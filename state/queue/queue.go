@@ -71,10 +71,8 @@ type Queue struct {
 	holding  bool             // the node's row says that it may hold leases, so updates may take them
 	resting  bool             // the node's row says that it holds none
 	leases   uint64           // taken so far
-	tended   uint64           // of them, at the keeper's last round
 	held     map[string]*Item // by lease: what this node holds and works on
-	fenced   chan struct{}    // tells the keeper that the life has ended
-	strays   map[string]bool  // leases without an item at the keeper's last look
+	fenced   chan struct{}    // tells the keeper that the life may have ended
 }
 
 // New returns a queue over st.
@@ -204,13 +202,17 @@ func (q *Queue) wait(tx *store.Tx, r *row) error {
 func (q *Queue) lease(tx *store.Tx, r *row) (*Item, error) {
 	q.mu.Lock()
 	q.leases++
-	r.Node, r.Lease = q.cfg.Node, fmt.Sprintf("%s/%x/%x", q.cfg.Node, q.life, q.leases)
+	life := q.life
+	r.Node, r.Lease = q.cfg.Node, fmt.Sprintf("%s%x", leaseOf(q.cfg.Node, life), q.leases)
 	q.mu.Unlock()
 	if err := r.save(tx, heldBy(r.Node)); err != nil {
 		return nil, err
 	}
-	return &Item{Work: r.Work, Attempts: r.Attempts, q: q, lease: r.Lease}, nil
+	return &Item{Work: r.Work, Attempts: r.Attempts, q: q, lease: r.Lease, life: life}, nil
 }
+
+// leaseOf is what the leases of one life of a node begin with.
+func leaseOf(node string, life int64) string { return fmt.Sprintf("%s/%x/", node, life) }
 
 // Depth counts the work of all kinds, up to limit.
 func (q *Queue) Depth(r store.Reader, limit int) (int, error) {

@@ -404,7 +404,7 @@ func TestHold_and_a_fencing_at_the_same_time_are_not_both_committed(t *testing.T
 		})
 	}()
 	<-reached
-	if err := b.queue.fenceOthers(t.Context()); err != nil {
+	if err := (&keeper{q: b.queue}).fenceOthers(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	close(goOn)

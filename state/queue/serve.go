@@ -74,15 +74,15 @@ func (q *Queue) Run(ctx context.Context) error {
 	// Leases are kept until the last handler has returned.
 	keeping, stopKeeping := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopKeeping()
-	var keeper, kinds sync.WaitGroup
-	keeper.Go(func() { q.keep(keeping) })
+	var tending, kinds sync.WaitGroup
+	tending.Go(func() { q.keep(keeping) })
 	for _, h := range q.handlers { // nobody writes it any more
 		kinds.Go(func() { q.serve(ctx, h) })
 	}
 	<-ctx.Done()
 	kinds.Wait()
 	stopKeeping()
-	keeper.Wait()
+	tending.Wait()
 	// Updates are answered in order, so what was promised before the handlers
 	// closed has been handed over when this one runs.
 	if err := q.end(context.WithoutCancel(ctx)); err != nil {
@@ -172,6 +172,16 @@ func (q *Queue) reserve(h *handler, n int) int {
 	return n
 }
 
+// admit notes that the node holds what an update has just leased, unless the
+// life it was leased in is over; q.mu is held. It is called while the update is
+// answered, before any later update begins.
+func (q *Queue) admit(it *Item) bool {
+	if it.lost = it.life != q.life; !it.lost {
+		q.held[it.lease] = it
+	}
+	return !it.lost
+}
+
 // start gives what was claimed to the n workers that were reserved for it, and
 // notes whether the database may hold more that is due.
 func (q *Queue) start(h *handler, n int, items []*Item, behind bool) {
@@ -180,7 +190,6 @@ func (q *Queue) start(h *handler, n int, items []*Item, behind bool) {
 	h.busy -= n - len(items)
 	h.behind = behind
 	for _, it := range items {
-		q.held[it.lease] = it
 		h.items.Go(func() { q.work(h, it) })
 	}
 }
@@ -194,10 +203,9 @@ func (q *Queue) handOff(h *handler, it *Item) {
 	} else if h.promised[0] > 0 {
 		h.promised[0]--
 	}
-	if !h.open {
-		return // the queue's end puts it back
+	if !h.open || !q.admit(it) {
+		return // the queue's end or the keeper puts it back
 	}
-	q.held[it.lease] = it
 	if h.busy >= h.workers {
 		h.ready = append(h.ready, it)
 		return
@@ -294,10 +302,7 @@ func (q *Queue) look(ctx context.Context, h *handler) found {
 	case err == nil:
 		return found{next: next}
 	case errors.Is(err, ErrLost):
-		select {
-		case q.fenced <- struct{}{}:
-		default:
-		}
+		q.doubt()
 	case ctx.Err() == nil:
 		q.log.WarnContext(ctx, "work not claimed", "kind", h.kind, "error", err)
 	}
@@ -353,6 +358,14 @@ func (q *Queue) claim(ctx context.Context, kind string, due []string) ([]*Item, 
 				items = append(items, it)
 			}
 		}
+		leased := items
+		tx.AfterCommit(func() {
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			for _, it := range leased {
+				q.admit(it)
+			}
+		})
 		return nil
 	}, touch...)
 	if err != nil {
