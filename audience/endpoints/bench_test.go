@@ -132,7 +132,7 @@ func benchImport(b *testing.B, touches int) {
 	text.WriteString("Id,Address,ChannelType,Attributes.interest,Attributes.interest,Attributes.plan,Attributes.signup,Metrics.orders,Metrics.spend," +
 		"Demographic.Make,Demographic.Model,Demographic.Timezone,Location.City,Location.Country,Location.Latitude,Location.Longitude,User.UserId,User.UserAttributes.age\n")
 	for i := range b.N {
-		fmt.Fprintf(&text, "endpoint-%d,person%d@example.com,EMAIL,tea,coffee,gold,2026-01-02,%d,%d,Acme,Model One,Europe/Oslo,Oslo,NO,59.91,10.75,,\n", i, i, i%17, i%1000)
+		fmt.Fprintf(&text, "endpoint-%d,person%d@example.com,EMAIL,tea,coffee,gold,2026-01-02,%d,%d,Acme,Model One,Europe/Oslo,Oslo,NO,59.91,10.75,user-%d,42\n", i, i, i%17, i%1000, i)
 	}
 	writeFile(b, filepath.Join(dir, "bucket", "in.csv"), []byte(text.String()))
 	im := NewImports(ImportConfig{BucketDir: dir, ChunkRows: touches, ChunkTouches: touches}, s, nil, discard)

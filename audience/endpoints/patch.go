@@ -38,6 +38,8 @@ type Patch struct {
 	// an address and a channel. Imports ask for it.
 	complete bool
 	made     bool // the id is not the client's
+
+	byAddress, byUser store.Index // of what was supplied
 }
 
 // set is one member's new value; nil removes the member.
@@ -62,7 +64,34 @@ func (s *Service) Prepare(app, id string, req *pinpoint.EndpointRequest, request
 	if p.userID != "" {
 		p.userKey = UserKey(s.store, app, p.userID)
 	}
+	p.hash(s.store)
 	return p, nil
+}
+
+// hash makes the index values that the patch may be written under.
+func (p *Patch) hash(st *store.Store) {
+	if p.address != "" && p.channel != "" {
+		p.byAddress = st.Hashed(KindEndpoint, ByAddress(p.app, p.channel, p.address))
+	}
+	if p.userID != "" {
+		p.byUser = st.Hashed(KindEndpoint, ByUser(p.app, p.userID))
+	}
+}
+
+// addressIndex and userIndex are ByAddress and ByUser, made in advance where the
+// patch supplied the value.
+func (p *Patch) addressIndex(channel, address string) store.Index {
+	if channel == p.channel && address == p.address && p.byAddress.Name != "" {
+		return p.byAddress
+	}
+	return ByAddress(p.app, channel, address)
+}
+
+func (p *Patch) userIndex(userID string) store.Index {
+	if userID == p.userID && p.byUser.Name != "" {
+		return p.byUser
+	}
+	return ByUser(p.app, userID)
 }
 
 // Touches are the rows that writing the patch will read.
@@ -70,10 +99,10 @@ func (p *Patch) Touches() []store.Touch {
 	t := make([]store.Touch, 0, 4)
 	t = append(t, store.Touch{Kind: KindEndpoint, Key: p.key})
 	if p.address != "" && p.channel != "" && !p.inactive {
-		t = append(t, store.Touch{Kind: KindEndpoint, Index: ByAddress(p.app, p.channel, p.address)})
+		t = append(t, store.Touch{Kind: KindEndpoint, Index: p.byAddress})
 	}
 	if p.userID != "" {
-		t = append(t, store.Touch{Kind: KindEndpoint, Index: ByUser(p.app, p.userID)})
+		t = append(t, store.Touch{Kind: KindEndpoint, Index: p.byUser})
 		if len(p.userSets) > 0 {
 			t = append(t, store.Touch{Kind: KindUser, Key: p.userKey})
 		}

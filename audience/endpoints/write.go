@@ -34,6 +34,7 @@ func (s *Service) Touches(app, id string, req *pinpoint.EndpointRequest) []store
 		p.userKey = UserKey(s.store, app, p.userID)
 		p.userSets = make([]set, len(req.User.UserAttributes))
 	}
+	p.hash(s.store)
 	return p.Touches()
 }
 
@@ -169,7 +170,7 @@ func (w *write) findLosers(seen []changelog.Stamp) ([]changelog.Stamp, error) {
 	if is(&w.was, pathStatus, statusActive) && is(&w.was, pathAddress, w.addr) && is(&w.was, pathChannelType, w.channel) {
 		return seen, nil // it is the holder already
 	}
-	rows, err := w.tx.Lookup(KindEndpoint, ByAddress(w.p.app, w.channel, w.addr), holdersMax)
+	rows, err := w.tx.Lookup(KindEndpoint, w.p.addressIndex(w.channel, w.addr), holdersMax)
 	if err != nil {
 		return seen, err
 	}
@@ -198,7 +199,7 @@ func (w *write) findRoom(live bool, seen []changelog.Stamp) ([]changelog.Stamp, 
 	if w.userID == "" || live && is(&w.was, pathUserID, w.userID) {
 		return seen, nil
 	}
-	rows, err := w.tx.Lookup(KindEndpoint, ByUser(w.p.app, w.userID), holdersMax)
+	rows, err := w.tx.Lookup(KindEndpoint, w.p.userIndex(w.userID), holdersMax)
 	if err != nil || len(rows) < w.s.limits.EndpointsPerUser {
 		return seen, err
 	}
@@ -293,7 +294,7 @@ func (w *write) put() error {
 			return err
 		}
 	}
-	return put(w.tx, w.p.app, w.p.key, &w.is)
+	return w.p.put(w.tx, w.p.key, &w.is)
 }
 
 // deactivate makes an endpoint INACTIVE, and takes its user away when it makes
@@ -336,16 +337,20 @@ func SetInactive(tx *store.Tx, key string) error {
 
 // put writes an endpoint's record under the index values that it has now.
 func put(tx *store.Tx, app, key string, r *changelog.Record) error {
+	return (&Patch{app: app}).put(tx, key, r)
+}
+
+func (p *Patch) put(tx *store.Tx, key string, r *changelog.Record) error {
 	var x [2]store.Index
 	n := 0
 	address, _ := r.Get(pathAddress)
 	channel, _ := r.Get(pathChannelType)
 	if len(address) > 0 && len(channel) > 0 && is(r, pathStatus, statusActive) {
-		x[n] = ByAddress(app, string(channel), string(address))
+		x[n] = p.addressIndex(string(channel), string(address))
 		n++
 	}
 	if user, _ := r.Get(pathUserID); len(user) > 0 {
-		x[n] = ByUser(app, string(user))
+		x[n] = p.userIndex(string(user))
 		n++
 	}
 	return tx.Put(KindEndpoint, key, encode(r), x[:n]...)

@@ -60,7 +60,7 @@ func BenchmarkUpsert64(b *testing.B) {
 						return
 					}
 					key := s.Blind(run, fmt.Sprint(i%20000))
-					user, address := Index{"user", fmt.Sprint(run, i%5000)}, Index{"address", fmt.Sprint(run, i%20000)}
+					user, address := Index{Name: "user", Value: fmt.Sprint(run, i%5000)}, Index{Name: "address", Value: fmt.Sprint(run, i%20000)}
 					if err := s.Update(context.Background(), func(tx *Tx) error {
 						tx.Append(fact)
 						return tx.Put(kindRec, key, body, user, address)
@@ -93,7 +93,7 @@ func BenchmarkBulk(b *testing.B) {
 			var indexes []Index
 			for j := range each {
 				keys = append(keys, s.Blind(run, fmt.Sprint(i+j)))
-				indexes = append(indexes, Index{"address", fmt.Sprint(run, i+j)})
+				indexes = append(indexes, Index{Name: "address", Value: fmt.Sprint(run, i+j)})
 				touch = append(touch, Touch{Kind: kindRec, Key: keys[j]}, Touch{Kind: kindRec, Index: indexes[j]})
 			}
 			if err := s.Update(context.Background(), func(tx *Tx) error {

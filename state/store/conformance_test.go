@@ -214,7 +214,7 @@ func blocks(t *testing.T, s *Store, st Stream) []Block {
 func TestTx_sees_its_own_writes_and_its_neighbours(t *testing.T) {
 	engines(t, func(t *testing.T, h home) {
 		s, _ := h.start(t)
-		city := Index{"city", "Porto"}
+		city := Index{Name: "city", Value: "Porto"}
 		put(t, s, kindLocal, "p/a", "1", city)
 		put(t, s, kindLocal, "p/b", "2", city)
 		put(t, s, kindLocal, "q/c", "3")
@@ -484,7 +484,7 @@ func TestWait_returns_when_a_block_comes(t *testing.T) {
 func TestSealed_bodies_and_indexes_do_not_show_in_the_files(t *testing.T) {
 	dir := t.TempDir()
 	s, stop := home{Config{Dir: dir, Region: "us-east-1"}, newTestKeys(t)}.start(t)
-	put(t, s, kindRec, "r", "secret-body-7", Index{"address", "someone@tea.example"})
+	put(t, s, kindRec, "r", "secret-body-7", Index{Name: "address", Value: "someone@tea.example"})
 	if err := s.Update(t.Context(), func(tx *Tx) error { tx.Append([]byte("secret-fact-7")); return nil }); err != nil {
 		t.Fatal(err)
 	}
@@ -742,7 +742,7 @@ func TestStore_agrees_with_a_model_after_random_updates_and_restarts(t *testing.
 					}
 					m := &modelRow{fmt.Sprintf("body %d", rnd.IntN(1000)), fmt.Sprintf("i%d", rnd.IntN(4))}
 					next[key] = m
-					if err := tx.Put(kindRec, key, []byte(m.body), Index{"i", m.index}); err != nil {
+					if err := tx.Put(kindRec, key, []byte(m.body), Index{Name: "i", Value: m.index}); err != nil {
 						return err
 					}
 				}
@@ -775,7 +775,7 @@ func TestStore_agrees_with_a_model_after_random_updates_and_restarts(t *testing.
 			}
 			for i := range 4 {
 				x := fmt.Sprintf("i%d", i)
-				rows, err := s.Reader(t.Context()).Lookup(kindRec, Index{"i", x}, 100)
+				rows, err := s.Reader(t.Context()).Lookup(kindRec, Index{Name: "i", Value: x}, 100)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -25,7 +25,6 @@ type engine interface {
 	trim(ctx context.Context, s Stream, upTo int64, beforeMillis int64) (int64, error)
 	// reincarnate gives every stream a new incarnation unless another node did.
 	reincarnate(ctx context.Context, from, to string) error
-	meta(ctx context.Context, name string) (string, error)
 	// shared says whether other processes may write the same database.
 	shared() bool
 	size(ctx context.Context) (int64, error)
@@ -39,7 +38,7 @@ type session interface {
 	list(ctx context.Context, kind, after, before string, limit int) ([]stored, error)
 	nextID(ctx context.Context) (int64, error)
 	// write writes everything and returns the streams' new heads in the order of
-	// batch.blocks. errConflict means that another node changed a row first.
+	// the blocks. errConflict means that another node changed a row first.
 	write(ctx context.Context, b *batch) ([]head, error)
 	// commit makes what was written durable. After an error nothing was written,
 	// but after errDoubt, which says that nobody could be asked.
@@ -57,6 +56,7 @@ type stored struct {
 }
 
 type head struct {
+	stream      Stream
 	incarnation string
 	n           int64
 	hash        []byte
@@ -81,11 +81,13 @@ type sealedBlock struct {
 type batch struct {
 	inserts, updates, deletes []stored
 	indexAdds, indexDrops     []indexRow
-	blocks                    []sealedBlock
+	logged                    bool // there are blocks
+	// blocks waits for the blocks, which are made beside the rest.
+	blocks func() ([]sealedBlock, error)
 }
 
 func (b *batch) empty() bool {
-	return len(b.inserts)+len(b.updates)+len(b.deletes)+len(b.blocks) == 0
+	return len(b.inserts)+len(b.updates)+len(b.deletes) == 0 && !b.logged
 }
 
 // engineError is a failure of the database inside an update's function: the

@@ -2,11 +2,13 @@ package store
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/everpoint/everpoint/aws"
 	"github.com/everpoint/everpoint/state/changelog"
@@ -184,9 +186,13 @@ func (s *Store) try(ctx context.Context, reqs []*request, named []place) (wrote 
 			ses.rollback()
 		}
 	}()
+	touched := len(named)
+	for _, r := range reqs {
+		touched += len(r.touch)
+	}
 	g := &group{
 		s: s, ctx: ctx, session: ses,
-		rows: map[place]*entry{}, hits: map[string][]place{}, byHash: map[string][]place{},
+		rows: make(map[place]*entry, touched), hits: make(map[string][]place, touched), byHash: map[string][]place{},
 	}
 	if err := g.prefetch(reqs, named); err != nil {
 		return g.order, err
@@ -223,7 +229,7 @@ func (s *Store) try(ctx context.Context, reqs []*request, named []place) (wrote 
 	if err != nil {
 		return g.order, err
 	}
-	if err := s.checkHeads(b, heads); err != nil {
+	if err := s.checkHeads(heads); err != nil {
 		return g.order, err
 	}
 	if err := s.fault("commit"); err != nil {
@@ -237,9 +243,9 @@ func (s *Store) try(ctx context.Context, reqs []*request, named []place) (wrote 
 		return g.order, err
 	}
 	s.mu.Lock()
-	for i, h := range heads {
-		if st := b.blocks[i].stream; h.n > s.heads[st].n {
-			s.heads[st] = h
+	for _, h := range heads {
+		if h.n > s.heads[h.stream].n {
+			s.heads[h.stream] = h
 		}
 	}
 	s.groups.Commits++
@@ -264,12 +270,12 @@ func (w *wentBack) Error() string {
 
 // checkHeads notices, before the commit, a database that went back under a
 // running node.
-func (s *Store) checkHeads(b *batch, heads []head) error {
+func (s *Store) checkHeads(heads []head) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, h := range heads {
-		if st := b.blocks[i].stream; h.n <= s.heads[st].n {
-			return &wentBack{st, s.heads[st], h.n - 1}
+	for _, h := range heads {
+		if h.n <= s.heads[h.stream].n {
+			return &wentBack{h.stream, s.heads[h.stream], h.n - 1}
 		}
 	}
 	return nil
@@ -291,12 +297,14 @@ func (g *group) prefetch(reqs []*request, named []place) error {
 	var places []place
 	var hashes []string
 	var locks []int64
-	seen := map[place]bool{}
+	none, shared := &entry{}, g.s.engine.shared()
 	read := func(p place) {
-		if !seen[p] {
-			seen[p] = true
+		if g.rows[p] == nil {
+			g.rows[p] = none
 			places = append(places, p)
-			locks = append(locks, lockOf(p.kind+"\x00"+p.key))
+			if shared {
+				locks = append(locks, lockOf(keyEntry(p)))
+			}
 		}
 	}
 	for _, p := range named {
@@ -309,7 +317,9 @@ func (g *group) prefetch(reqs []*request, named []place) error {
 				if _, ok := g.hits[h]; !ok {
 					g.hits[h] = nil
 					hashes = append(hashes, h)
-					locks = append(locks, lockOf(h))
+					if shared {
+						locks = append(locks, lockOf(h))
+					}
 				}
 				continue
 			}
@@ -323,9 +333,6 @@ func (g *group) prefetch(reqs []*request, named []place) error {
 	rows, hits, err := g.session.prefetch(g.ctx, slices.Compact(locks), places, hashes)
 	if err != nil {
 		return err
-	}
-	for _, p := range places {
-		g.rows[p] = &entry{}
 	}
 	for i := range rows {
 		if err := g.hold(&rows[i]); err != nil {
@@ -416,7 +423,7 @@ func (g *group) lookup(h string) ([]place, error) {
 
 // run runs one update and takes over what it wrote.
 func (g *group) run(r *request) (err error) {
-	tx := &Tx{s: g.s, g: g, rows: map[place]*entry{}, byHash: map[string][]place{}}
+	tx := &Tx{s: g.s, g: g, rows: make(map[place]*entry, len(r.touch)/2), byHash: make(map[string][]place, len(r.touch)/2)}
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("update panicked: %v\n%s", p, debug.Stack())
@@ -435,7 +442,11 @@ func (g *group) run(r *request) (err error) {
 		g.rows[p] = e
 	}
 	for h, places := range tx.byHash {
-		g.byHash[h] = append(g.byHash[h], places...)
+		if g.byHash[h] == nil {
+			g.byHash[h] = places
+		} else {
+			g.byHash[h] = append(g.byHash[h], places...)
+		}
 	}
 	g.facts = append(g.facts, tx.facts...)
 	r.after = tx.after
@@ -453,27 +464,34 @@ func (g *group) batch() (*batch, error) {
 		}
 		return strings.Compare(x.key, y.key)
 	})
-	records := map[Stream][][]byte{}
+	live := make([]written, 0, len(g.order))
+	b.logged = len(g.facts) > 0
 	for _, p := range g.order {
 		e := g.rows[p]
 		if e.id == 0 && e.body == nil {
 			continue // written and removed within the group
 		}
-		if st := e.kind.stream(); st != "" {
-			records[st] = append(records[st], changelog.AppendChange(nil, changelog.Change{Kind: p.kind, Key: p.key, Body: e.change}))
-		}
+		live = append(live, written{p, e})
+		b.logged = b.logged || e.kind.stream() != ""
+	}
+	b.blocks = sync.OnceValues(func() ([]sealedBlock, error) { return g.blocks(live) })
+	if len(live)+len(g.facts) > aloneMax {
+		go func() { _, _ = b.blocks() }() // beside the rows and what the database does with them
+	}
+	bodies, err := g.seal(live)
+	if err != nil {
+		return nil, err
+	}
+	for i, w := range live {
+		p, e := w.at, w.row
 		if e.body == nil {
-			b.deletes = append(b.deletes, stored{id: e.id, rev: e.rev})
+			b.deletes = append(b.deletes, stored{id: e.id, kind: p.kind, key: p.key, rev: e.rev})
 			for _, h := range e.was {
 				b.indexDrops = append(b.indexDrops, indexRow{h, e.id})
 			}
 			continue
 		}
-		sealed, err := g.s.close(p, e.hashes, e.body)
-		if err != nil {
-			return nil, fmt.Errorf("seal %s: %w", p.kind, err)
-		}
-		row := stored{id: e.id, kind: p.kind, key: p.key, rev: e.rev, body: sealed}
+		row := stored{id: e.id, kind: p.kind, key: p.key, rev: e.rev, body: bodies[i]}
 		if row.id == 0 {
 			if row.id, err = g.session.nextID(g.ctx); err != nil {
 				return nil, err
@@ -497,20 +515,70 @@ func (g *group) batch() (*batch, error) {
 	byHash := func(x, y indexRow) int { return strings.Compare(x.hash, y.hash) }
 	slices.SortFunc(b.indexAdds, byHash)
 	slices.SortFunc(b.indexDrops, byHash)
-	records[Events] = g.facts
-	at, inc := g.s.now().UnixMilli(), g.s.Incarnation()
-	for _, st := range streams {
-		for rest := records[st]; len(rest) > 0; {
-			n := recordsInBlock(rest)
-			body, err := g.s.sealBlock(st, rest[:n])
-			if err != nil {
-				return nil, fmt.Errorf("seal block of stream %s: %w", st, err)
-			}
-			b.blocks = append(b.blocks, sealedBlock{stream: st, incarnation: inc, at: at, body: body})
-			rest = rest[n:]
-		}
-	}
 	return b, nil
+}
+
+// written is a row that the group leaves, or removes.
+type written struct {
+	at  place
+	row *entry
+}
+
+// seal seals the bodies of rows, half of them in another goroutine when they are
+// many.
+func (g *group) seal(order []written) ([][]byte, error) {
+	bodies := make([][]byte, len(order))
+	part := func(from, to int) error {
+		var plain []byte
+		for i := from; i < to; i++ {
+			w := order[i]
+			if w.row.body == nil {
+				continue
+			}
+			var err error
+			if bodies[i], plain, err = g.s.close(w.at, w.row.hashes, w.row.body, plain); err != nil {
+				return fmt.Errorf("seal %s: %w", w.at.kind, err)
+			}
+		}
+		return nil
+	}
+	if len(order) <= aloneMax {
+		return bodies, part(0, len(order))
+	}
+	other := make(chan error, 1)
+	go func() { other <- part(len(order)/2, len(order)) }()
+	return bodies, errors.Join(part(0, len(order)/2), <-other)
+}
+
+// aloneMax bounds the records for whose blocks another goroutine is not worth
+// while.
+const aloneMax = 64
+
+// blocks makes the blocks of a commit.
+func (g *group) blocks(order []written) ([]sealedBlock, error) {
+	p := packer{s: g.s, at: g.s.now().UnixMilli(), incarnation: g.s.Incarnation()}
+	size := 0
+	for _, w := range order {
+		size += len(w.at.kind) + len(w.at.key) + len(w.row.change) + 4*binary.MaxVarintLen32
+	}
+	p.plain = make([]byte, 0, min(size, blockBytesMax))
+	var record []byte
+	for _, st := range streams {
+		if st == Events {
+			for _, fact := range g.facts {
+				p.add(st, fact)
+			}
+		} else {
+			for _, w := range order {
+				if w.row.kind.stream() == st {
+					record = changelog.AppendChange(record[:0], changelog.Change{Kind: w.at.kind, Key: w.at.key, Body: w.row.change})
+					p.add(st, record)
+				}
+			}
+		}
+		p.end(st)
+	}
+	return p.blocks, p.err
 }
 
 // writeError turns what a database says into what a caller should hear.

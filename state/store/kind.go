@@ -44,6 +44,7 @@ var streams = [...]Stream{Safety, Changes, Events}
 type Index struct {
 	Name  string // unique within the kind
 	Value string
+	hash  string // when it was made in advance
 }
 
 // Row is one row as a reader sees it. Body is in the form of the kind's rule.

@@ -304,15 +304,6 @@ func (e *postgresEngine) reincarnate(ctx context.Context, from, to string) error
 	})
 }
 
-func (e *postgresEngine) meta(ctx context.Context, name string) (string, error) {
-	var v string
-	err := e.pool.QueryRow(ctx, e.texts["meta_get"], name).Scan(&v)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return "", nil
-	}
-	return v, err
-}
-
 // postgresSession is one transaction on the writer's connection.
 type postgresSession struct {
 	e      *postgresEngine
@@ -431,12 +422,16 @@ func (s *postgresSession) write(ctx context.Context, w *batch) ([]head, error) {
 		hashes, docs := indexColumns(w.indexAdds)
 		b.Queue(s.e.texts["index_add"], hashes, docs)
 	}
-	heads := make([]head, 0, len(w.blocks))
+	blocks, err := w.blocks()
+	if err != nil {
+		return nil, err
+	}
+	heads := make([]head, 0, len(blocks))
 	foreign := false
-	for i := range w.blocks {
-		bl := &w.blocks[i]
+	for i := range blocks {
+		bl := &blocks[i]
 		b.Queue(s.e.texts["append"], string(bl.stream), bl.incarnation, digest(bl.body), bl.at, bl.body).QueryRow(func(row pgx.Row) error {
-			h := head{incarnation: bl.incarnation}
+			h := head{stream: bl.stream, incarnation: bl.incarnation}
 			err := row.Scan(&h.n, &h.hash)
 			if errors.Is(err, pgx.ErrNoRows) {
 				foreign = true

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -26,6 +27,11 @@ type sqliteEngine struct {
 	read    map[string]*sql.Stmt
 	lastID  int64
 	path    string
+	young   *young
+	known   known
+	filling sync.WaitGroup // a filter, in the background
+	end     context.CancelFunc
+	ended   context.Context
 }
 
 // manyRows is how many rows one multi-row statement takes.
@@ -83,7 +89,8 @@ func openSQLite(path string, cfg Config) (*sqliteEngine, error) {
 	if err := private(path); err != nil {
 		return nil, err
 	}
-	e := &sqliteEngine{texts: statements(sqliteText), path: path}
+	e := &sqliteEngine{texts: statements(sqliteText), path: path, young: newYoung(cfg.SQLiteYoungMax)}
+	e.ended, e.end = context.WithCancel(context.Background())
 	pragmas := []string{fmt.Sprintf("cache_size(-%d)", cache<<10), "wal_autocheckpoint(8000)"}
 	if cfg.SQLitePagesMax > 0 {
 		pragmas = append(pragmas, fmt.Sprintf("max_page_count(%d)", cfg.SQLitePagesMax))
@@ -123,7 +130,7 @@ func (e *sqliteEngine) prepare(ctx context.Context, incarnation string) error {
 			}
 		}
 	}
-	for name, columns := range map[string]int{"insert": 5, "index_add": 2, "get_many": 2, "lookup_many": 1} {
+	for name, columns := range map[string]int{"insert": 5, "entry_add": 2, "rows": 1, "under_many": 1} {
 		if e.many[name], err = e.conn.PrepareContext(ctx, manyOf(e.texts[name], columns)); err != nil {
 			return fmt.Errorf("prepare %s: %w", name, err)
 		}
@@ -138,7 +145,10 @@ func (e *sqliteEngine) prepare(ctx context.Context, incarnation string) error {
 			return err
 		}
 	}
-	return e.write["max_id"].QueryRowContext(ctx).Scan(&e.lastID)
+	if err := e.write["max_id"].QueryRowContext(ctx).Scan(&e.lastID); err != nil {
+		return err
+	}
+	return e.openIndex()
 }
 
 // manyOf turns a statement with one row of VALUES into one with manyRows of them.
@@ -152,6 +162,8 @@ func manyOf(text string, columns int) string {
 func (e *sqliteEngine) shared() bool { return false }
 
 func (e *sqliteEngine) close() error {
+	e.end()
+	e.filling.Wait()
 	var errs []error
 	for _, set := range []map[string]*sql.Stmt{e.write, e.many, e.read} {
 		for _, st := range set {
@@ -174,18 +186,6 @@ func (e *sqliteEngine) size(context.Context) (int64, error) {
 		}
 	}
 	return total, nil
-}
-
-func rowAt(st *sql.Stmt, p place) (*stored, error) {
-	r := stored{kind: p.kind, key: p.key}
-	err := st.QueryRow(p.kind, []byte(p.key)).Scan(&r.id, &r.rev, &r.body)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &r, nil
 }
 
 func rowsOf(st *sql.Stmt, scan func(*sql.Rows, *stored) error, args ...any) ([]stored, error) {
@@ -212,32 +212,23 @@ func scanFull(rows *sql.Rows, r *stored) error {
 	return err
 }
 
-func listRows(st *sql.Stmt, kind, from, before string, limit int) ([]stored, error) {
-	return rowsOf(st, func(rows *sql.Rows, r *stored) error {
-		var key []byte
-		err := rows.Scan(&r.id, &key, &r.rev, &r.body)
-		r.kind, r.key = kind, string(key)
-		return err
-	}, kind, []byte(from), []byte(before), limit)
-}
-
-func lookupRows(st *sql.Stmt, hash string, limit int) ([]stored, error) {
-	return rowsOf(st, scanFull, []byte(hash), limit)
-}
-
 // The engine's statements are short and bounded, so they take no context: a
 // cancelled one would only interrupt work that is nearly done.
 
 func (e *sqliteEngine) get(_ context.Context, p place) (*stored, error) {
-	return rowAt(e.read["get"], p)
+	rows, err := e.under(e.read, keyEntry(p), 1)
+	if len(rows) == 0 {
+		return nil, err
+	}
+	return &rows[0], err
 }
 
 func (e *sqliteEngine) list(_ context.Context, kind, from, before string, limit int) ([]stored, error) {
-	return listRows(e.read["list"], kind, from, before, limit)
+	return e.between(e.read, kind, from, before, limit)
 }
 
 func (e *sqliteEngine) lookup(_ context.Context, hash string, limit int) ([]stored, error) {
-	return lookupRows(e.read["lookup"], hash, limit)
+	return e.under(e.read, hashEntry(hash), limit)
 }
 
 func (e *sqliteEngine) scan(ctx context.Context, after int64, limit int, yield func(*stored) error) error {
@@ -326,72 +317,39 @@ func (e *sqliteEngine) rename(to string) error {
 	return nil
 }
 
-func (e *sqliteEngine) meta(_ context.Context, name string) (string, error) {
-	var v string
-	err := e.read["meta_get"].QueryRow(name).Scan(&v)
-	if errors.Is(err, sql.ErrNoRows) {
-		return "", nil
-	}
-	return v, err
-}
-
 // sqliteSession is one transaction on the writer's connection.
-type sqliteSession struct{ e *sqliteEngine }
+type sqliteSession struct {
+	e    *sqliteEngine
+	step step // what becomes of the young postings when it is committed
+}
 
 func (e *sqliteEngine) begin(context.Context) (session, error) {
 	if _, err := e.conn.ExecContext(context.Background(), "BEGIN IMMEDIATE"); err != nil {
 		return nil, err
 	}
-	return &sqliteSession{e}, nil
+	return &sqliteSession{e: e}, nil
 }
 
 // prefetch needs no locks: one process writes.
 func (s *sqliteSession) prefetch(_ context.Context, _ []int64, places []place, hashes []string) ([]stored, map[string][]stored, error) {
-	var rows []stored
-	for ; len(places) >= manyRows; places = places[manyRows:] {
-		args := make([]any, 0, 2*manyRows)
-		for _, p := range places[:manyRows] {
-			args = append(args, p.kind, []byte(p.key))
-		}
-		found, err := rowsOf(s.e.many["get_many"], scanFull, args...)
-		if err != nil {
-			return nil, nil, err
-		}
-		rows = append(rows, found...)
-	}
+	entries := make([]string, 0, len(places)+len(hashes))
 	for _, p := range places {
-		r, err := rowAt(s.e.write["get"], p)
-		if err != nil {
-			return nil, nil, err
-		}
-		if r != nil {
-			rows = append(rows, *r)
-		}
-	}
-	hits := make(map[string][]stored, len(hashes))
-	for ; len(hashes) >= manyRows; hashes = hashes[manyRows:] {
-		args := make([]any, 0, manyRows)
-		for _, h := range hashes[:manyRows] {
-			args = append(args, []byte(h))
-		}
-		if _, err := rowsOf(s.e.many["lookup_many"], func(rows *sql.Rows, r *stored) error {
-			var hash, key []byte
-			if err := rows.Scan(&hash, &r.id, &r.kind, &key, &r.rev, &r.body); err != nil {
-				return err
-			}
-			r.key = string(key)
-			hits[string(hash)] = append(hits[string(hash)], *r)
-			return nil
-		}, args...); err != nil {
-			return nil, nil, err
-		}
+		entries = append(entries, keyEntry(p))
 	}
 	for _, h := range hashes {
-		found, err := lookupRows(s.e.write["lookup"], h, lookupMax)
-		if err != nil {
-			return nil, nil, err
-		}
-		hits[h] = found
+		entries = append(entries, hashEntry(h))
+	}
+	found, err := s.e.underAll(entries)
+	if err != nil {
+		return nil, nil, err
+	}
+	var rows []stored
+	for _, entry := range entries[:len(places)] {
+		rows = append(rows, found[entry]...)
+	}
+	hits := make(map[string][]stored, len(hashes))
+	for i, h := range hashes {
+		hits[h] = found[entries[len(places)+i]]
 	}
 	return rows, hits, nil
 }
@@ -400,7 +358,7 @@ func (s *sqliteSession) prefetch(_ context.Context, _ []int64, places []place, h
 const lookupMax = 1000
 
 func (s *sqliteSession) list(_ context.Context, kind, from, before string, limit int) ([]stored, error) {
-	return listRows(s.e.write["list"], kind, from, before, limit)
+	return s.e.between(s.e.write, kind, from, before, limit)
 }
 
 func (s *sqliteSession) nextID(context.Context) (int64, error) {
@@ -408,20 +366,21 @@ func (s *sqliteSession) nextID(context.Context) (int64, error) {
 	return s.e.lastID, nil
 }
 
-// inRuns executes rows many at a time and the rest one by one.
-func (s *sqliteSession) inRuns(name string, n int, args func(i int) []any) error {
-	i := 0
-	for ; n-i >= manyRows; i += manyRows {
-		var all []any
-		for j := range manyRows {
-			all = append(all, args(i+j)...)
+// inRuns executes rows many at a time and the rest one by one. args appends a
+// row's arguments.
+func (s *sqliteSession) inRuns(name string, n int, args func(all []any, i int) []any) error {
+	var all []any
+	for i := 0; i < n; {
+		run, st := manyRows, s.e.many[name]
+		if n-i < manyRows {
+			run, st = 1, s.e.write[name]
 		}
-		if _, err := s.e.many[name].Exec(all...); err != nil {
-			return err
+		all = all[:0]
+		for range run {
+			all = args(all, i)
+			i++
 		}
-	}
-	for ; i < n; i++ {
-		if _, err := s.e.write[name].Exec(args(i)...); err != nil {
+		if _, err := st.Exec(all...); err != nil {
 			return err
 		}
 	}
@@ -429,9 +388,9 @@ func (s *sqliteSession) inRuns(name string, n int, args func(i int) []any) error
 }
 
 func (s *sqliteSession) write(_ context.Context, b *batch) ([]head, error) {
-	if err := s.inRuns("insert", len(b.inserts), func(i int) []any {
+	if err := s.inRuns("insert", len(b.inserts), func(all []any, i int) []any {
 		r := &b.inserts[i]
-		return []any{r.id, r.kind, []byte(r.key), r.rev, r.body}
+		return append(all, r.id, r.kind, []byte(r.key), r.rev, r.body)
 	}); err != nil {
 		return nil, err
 	}
@@ -446,20 +405,17 @@ func (s *sqliteSession) write(_ context.Context, b *batch) ([]head, error) {
 			return nil, err
 		}
 	}
-	for _, x := range b.indexDrops {
-		if _, err := s.e.write["index_drop"].Exec([]byte(x.hash), x.doc); err != nil {
-			return nil, err
-		}
-	}
-	if err := s.inRuns("index_add", len(b.indexAdds), func(i int) []any {
-		return []any{[]byte(b.indexAdds[i].hash), b.indexAdds[i].doc}
-	}); err != nil {
+	if err := s.writeIndex(b); err != nil {
 		return nil, err
 	}
-	heads := make([]head, 0, len(b.blocks))
-	for i := range b.blocks {
-		bl := &b.blocks[i]
-		var h head
+	blocks, err := b.blocks()
+	if err != nil {
+		return nil, err
+	}
+	heads := make([]head, 0, len(blocks))
+	for i := range blocks {
+		bl := &blocks[i]
+		h := head{stream: bl.stream}
 		if err := s.e.write["head"].QueryRow(string(bl.stream)).Scan(&h.incarnation, &h.n, &h.hash); err != nil {
 			return nil, err
 		}
@@ -483,8 +439,13 @@ func (s *sqliteSession) commit(context.Context) error {
 	_, err := s.e.conn.ExecContext(context.Background(), "COMMIT")
 	if err != nil {
 		s.rollback()
+		return err
 	}
-	return err
+	s.e.young.take(s.step)
+	if s.e.known.worn() {
+		s.e.fillKnown()
+	}
+	return nil
 }
 
 func (s *sqliteSession) rollback() {

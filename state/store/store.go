@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,6 +33,9 @@ type Config struct {
 	// SQLitePagesMax bounds the SQLite file, in pages of 4 KiB; 0 means no bound
 	// but the disk's. Writes beyond it are refused as on a full disk.
 	SQLitePagesMax int
+	// SQLiteYoungMax is how many new index entries are kept in memory before they
+	// are taken over into SQLite's table; 0 means 200,000.
+	SQLiteYoungMax int
 	// OneByOne makes every update a commit of its own: a measure to compare with.
 	OneByOne bool
 	// Fault, when set, is asked at each commit point ("begin", "write", "commit",
@@ -218,7 +222,17 @@ func (s *Store) Size(ctx context.Context) (int64, error) { return s.engine.size(
 // could be found by.
 func (s *Store) Blind(parts ...string) string { return s.keys.Blind(parts...) }
 
+// Hashed returns the index value of a kind with its keyed hash, for an update
+// that uses it more than once.
+func (s *Store) Hashed(k Kind, x Index) Index {
+	x.hash = s.indexHash(k.Name, x)
+	return x
+}
+
 func (s *Store) indexHash(kind string, x Index) string {
+	if x.hash != "" {
+		return x.hash
+	}
 	return s.Blind("index", kind, x.Name, x.Value)
 }
 
@@ -248,11 +262,23 @@ func (r *reader) List(k Kind, prefix, after string, limit int) ([]Row, error) {
 }
 
 func (r *reader) Lookup(k Kind, x Index, limit int) ([]Row, error) {
-	rows, err := r.s.engine.lookup(r.ctx, r.s.indexHash(k.Name, x), limit)
+	h := r.s.indexHash(k.Name, x)
+	rows, err := r.s.engine.lookup(r.ctx, h, limit)
 	if err != nil {
 		return nil, r.s.readError(err)
 	}
-	return r.s.openAll(rows)
+	out := make([]Row, 0, len(rows))
+	for i := range rows {
+		hashes, body, err := r.s.open(&rows[i])
+		if err != nil {
+			return nil, err
+		}
+		// A row that was just written may be under the value no more.
+		if slices.Contains(hashes, h) {
+			out = append(out, Row{rows[i].kind, rows[i].key, body})
+		}
+	}
+	return out, nil
 }
 
 // firstKey is the lowest key that starts with prefix and is above after.
@@ -292,14 +318,15 @@ func (s *Store) open(r *stored) ([]string, []byte, error) {
 	return hashes, plain[1+n*blindBytes:], nil
 }
 
-func (s *Store) close(p place, hashes []string, body []byte) ([]byte, error) {
-	plain := make([]byte, 0, 1+len(hashes)*blindBytes+len(body))
-	plain = append(plain, byte(len(hashes)))
+// close seals a row. It uses, and returns, a buffer.
+func (s *Store) close(p place, hashes []string, body, plain []byte) (sealed, buffer []byte, err error) {
+	plain = append(plain[:0], byte(len(hashes)))
 	for _, h := range hashes {
 		plain = append(plain, h...)
 	}
 	plain = append(plain, body...)
-	return s.keys.Seal(plain, p.aad())
+	sealed, err = s.keys.Seal(plain, p.aad())
+	return sealed, plain, err
 }
 
 // Scan hands every row of a kind to yield, in the order they were first

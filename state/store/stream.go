@@ -92,28 +92,40 @@ const trimMax = 256
 
 func blockPlace(st Stream) string { return "log\x00" + string(st) }
 
-// recordsInBlock is how many of the records, of which there is one at least, the
-// next block takes.
-func recordsInBlock(records [][]byte) int {
-	size := 0
-	for i, r := range records {
-		if size += len(r) + binary.MaxVarintLen32; i > 0 && size > blockBytesMax {
-			return i
-		}
-	}
-	return len(records)
+// packer makes blocks of records that come one after another.
+type packer struct {
+	s           *Store
+	at          int64
+	incarnation string
+	plain       []byte
+	blocks      []sealedBlock
+	err         error
 }
 
-func (s *Store) sealBlock(st Stream, records [][]byte) ([]byte, error) {
-	size := 0
-	for _, r := range records {
-		size += len(r) + binary.MaxVarintLen32
+// add takes a record, after ending a block that would be too long with it.
+func (p *packer) add(st Stream, record []byte) {
+	if len(p.plain) > 0 && len(p.plain)+len(record)+binary.MaxVarintLen32 > blockBytesMax {
+		p.end(st)
 	}
-	plain := make([]byte, 0, size)
-	for _, r := range records {
-		plain = append(appendLength(plain, len(r)), r...)
+	p.plain = append(appendLength(p.plain, len(record)), record...)
+}
+
+// end seals what was added as a block, if there is anything.
+func (p *packer) end(st Stream) {
+	if len(p.plain) == 0 || p.err != nil {
+		return
 	}
-	return s.keys.Seal(s.encoder.EncodeAll(plain, make([]byte, 0, size/2+64)), blockPlace(st))
+	body, err := p.s.sealBlock(st, p.plain)
+	if err != nil {
+		p.err = fmt.Errorf("seal block of stream %s: %w", st, err)
+	}
+	p.blocks = append(p.blocks, sealedBlock{stream: st, incarnation: p.incarnation, at: p.at, body: body})
+	p.plain = p.plain[:0]
+}
+
+// sealBlock compresses and seals records, each behind its length.
+func (s *Store) sealBlock(st Stream, plain []byte) ([]byte, error) {
+	return s.keys.Seal(s.encoder.EncodeAll(plain, make([]byte, 0, len(plain)/2+64)), blockPlace(st))
 }
 
 func (s *Store) openBlock(st Stream, sealed []byte) ([][]byte, error) {

@@ -32,10 +32,6 @@ CREATE TABLE IF NOT EXISTS log_block (
     PRIMARY KEY (stream, n)
 );
 ALTER TABLE log_block ALTER COLUMN body SET STORAGE EXTERNAL;
-CREATE TABLE IF NOT EXISTS meta (
-    name  text PRIMARY KEY,
-    value text NOT NULL
-);
 -- The last commit of each opening of the database, written with it, for a node
 -- to look into a commit whose answer it lost. A row for each opening; those that
 -- wrote nothing for a day are removed when the database is next opened.
@@ -177,14 +173,3 @@ SELECT min(n)
   FROM log_block
  WHERE stream = $1
 );
-
--- name: meta_get
-SELECT value
-  FROM meta
- WHERE name = $1;
-
--- name: meta_set
-INSERT INTO meta (name, value)
-VALUES ($1, $2)
-    ON CONFLICT (name) DO UPDATE
-   SET value = excluded.value;

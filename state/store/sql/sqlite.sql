@@ -1,7 +1,10 @@
 -- name: schema
 -- Owner: state/store. doc holds every row; it grows with what it describes and
--- rooms remove what they own. doc_index grows with doc. log_block grows with
--- every commit and is trimmed by Trim, by age. log_head and meta do not grow.
+-- rooms remove what they own. doc_entry says which row is found under a kind and
+-- key, or under a keyed hash; it grows with doc. doc_young is the log of the
+-- entries that are not in doc_entry yet; its length is bounded by what it holds,
+-- and it is trimmed by commits. log_block grows with every commit and is trimmed
+-- by Trim, by age. log_head does not grow.
 CREATE TABLE IF NOT EXISTS doc (
     id   INTEGER PRIMARY KEY,
     kind TEXT NOT NULL,
@@ -9,12 +12,15 @@ CREATE TABLE IF NOT EXISTS doc (
     rev  INTEGER NOT NULL,
     body BLOB NOT NULL
 );
-CREATE UNIQUE INDEX IF NOT EXISTS doc_key ON doc (kind, key);
-CREATE TABLE IF NOT EXISTS doc_index (
-    hash BLOB NOT NULL,
-    doc  INTEGER NOT NULL,
-    PRIMARY KEY (hash, doc)
+CREATE TABLE IF NOT EXISTS doc_entry (
+    entry BLOB NOT NULL,
+    doc   INTEGER NOT NULL,
+    PRIMARY KEY (entry, doc)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS doc_young (
+    n    INTEGER PRIMARY KEY,
+    body BLOB NOT NULL
+);
 CREATE TABLE IF NOT EXISTS log_head (
     stream      TEXT PRIMARY KEY,
     incarnation TEXT NOT NULL,
@@ -30,31 +36,42 @@ CREATE TABLE IF NOT EXISTS log_block (
     body        BLOB NOT NULL
 );
 CREATE UNIQUE INDEX IF NOT EXISTS log_block_n ON log_block (stream, n);
-CREATE TABLE IF NOT EXISTS meta (
-    name  TEXT PRIMARY KEY,
-    value TEXT NOT NULL
-);
 
--- name: get
--- One row by its key; index doc_key.
-SELECT id, rev, body
-  FROM doc
- WHERE kind = ?1 AND key = ?2;
-
--- name: get_many
--- Rows by their keys, as many as there are pairs; index doc_key.
+-- name: rows
+-- Rows by their ids, as many as there are; the primary key.
 SELECT d.id, d.kind, d.key, d.rev, d.body
-  FROM (VALUES (?, ?)) AS want
+  FROM (VALUES (?)) AS want
  CROSS JOIN doc AS d
- WHERE d.kind = want.column1 AND d.key = want.column2;
+ WHERE d.id = want.column1;
+
+-- name: under
+-- Rows under an entry; primary key of doc_entry, then doc.
+SELECT d.id, d.kind, d.key, d.rev, d.body
+  FROM doc_entry AS i
+  JOIN doc AS d ON d.id = i.doc
+ WHERE i.entry = ?1
+ ORDER BY i.doc
+ LIMIT ?2;
+
+-- name: under_many
+-- Rows under entries, as many as there are; primary key of doc_entry, then doc.
+SELECT i.entry, d.id, d.kind, d.key, d.rev, d.body
+  FROM (VALUES (?)) AS want
+ CROSS JOIN doc_entry AS i
+ CROSS JOIN doc AS d
+ WHERE i.entry = want.column1 AND d.id = i.doc
+ ORDER BY i.doc
+ LIMIT 10000;
 
 -- name: list
--- Rows of a kind in key order from one key to below another; index doc_key.
-SELECT id, key, rev, body
-  FROM doc
- WHERE kind = ?1 AND key >= ?2 AND key < ?3
- ORDER BY key
- LIMIT ?4;
+-- Rows in the order of their entries from one to below another; primary key of
+-- doc_entry, then doc.
+SELECT d.id, d.kind, d.key, d.rev, d.body
+  FROM doc_entry AS i
+ CROSS JOIN doc AS d
+ WHERE i.entry >= ?1 AND i.entry < ?2 AND d.id = i.doc
+ ORDER BY i.entry
+ LIMIT ?3;
 
 -- name: scan
 -- Rows in the order they were first written; the primary key.
@@ -63,25 +80,6 @@ SELECT id, kind, key, rev, body
  WHERE id > ?1
  ORDER BY id
  LIMIT ?2;
-
--- name: lookup
--- Rows by a keyed hash; primary key of doc_index, then doc.
-SELECT d.id, d.kind, d.key, d.rev, d.body
-  FROM doc_index AS i
-  JOIN doc AS d ON d.id = i.doc
- WHERE i.hash = ?1
- ORDER BY i.doc
- LIMIT ?2;
-
--- name: lookup_many
--- Rows by keyed hashes, as many as there are; primary key of doc_index, then doc.
-SELECT i.hash, d.id, d.kind, d.key, d.rev, d.body
-  FROM (VALUES (?)) AS want
- CROSS JOIN doc_index AS i
- CROSS JOIN doc AS d
- WHERE i.hash = want.column1 AND d.id = i.doc
- ORDER BY i.doc
- LIMIT 10000;
 
 -- name: insert
 INSERT INTO doc (id, kind, key, rev, body)
@@ -96,13 +94,36 @@ UPDATE doc
 DELETE FROM doc
  WHERE id = ?1;
 
--- name: index_add
-INSERT OR IGNORE INTO doc_index (hash, doc)
+-- name: entry_add
+INSERT OR IGNORE INTO doc_entry (entry, doc)
 VALUES (?1, ?2);
 
--- name: index_drop
-DELETE FROM doc_index
- WHERE hash = ?1 AND doc = ?2;
+-- name: entry_drop
+DELETE FROM doc_entry
+ WHERE entry = ?1 AND doc = ?2;
+
+-- name: entries
+-- Entries after one, in order; the primary key.
+SELECT entry, doc
+  FROM doc_entry
+ WHERE (entry, doc) > (?1, ?2)
+ ORDER BY entry, doc
+ LIMIT ?3;
+
+-- name: young_add
+INSERT INTO doc_young (n, body)
+VALUES (?1, ?2);
+
+-- name: young
+SELECT n, body
+  FROM doc_young
+ WHERE n > ?1
+ ORDER BY n
+ LIMIT ?2;
+
+-- name: young_drop
+DELETE FROM doc_young
+ WHERE n >= ?1 AND n <= ?2;
 
 -- name: max_id
 SELECT coalesce(max(id), 0)
@@ -146,14 +167,3 @@ SELECT min(n)
   FROM log_block
  WHERE stream = ?1
 );
-
--- name: meta_get
-SELECT value
-  FROM meta
- WHERE name = ?1;
-
--- name: meta_set
-INSERT INTO meta (name, value)
-VALUES (?1, ?2)
-    ON CONFLICT (name) DO UPDATE
-   SET value = excluded.value;
