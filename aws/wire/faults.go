@@ -283,11 +283,11 @@ func (m *Match) failJSON(p problem, id string) *Response {
 			w.b = append(w.b, ',')
 		}
 		first = false
-		w.b = appendString(w.b, key)
+		w.b = AppendString(w.b, key)
 		w.b = append(w.b, ':')
 		w.b = append(w.b, value...)
 	}
-	text := func(key, value string) { add(key, appendString(nil, value)) }
+	text := func(key, value string) { add(key, AppendString(nil, value)) }
 	if m.Protocol == RestJSON1 {
 		// The name is canonical for Go; on the wire header names have no case.
 		resp.Header["X-Amzn-Errortype"] = []string{p.code}
@@ -392,9 +392,9 @@ func (m *Match) extras(p problem, id string, text func(k, v string), add func(st
 				b = append(b, ',')
 			}
 			b = append(b, `{"Name":`...)
-			b = appendString(b, f.member)
+			b = AppendString(b, f.member)
 			b = append(b, `,"Message":`...)
-			b = appendString(b, f.what)
+			b = AppendString(b, f.what)
 			b = append(b, '}')
 		}
 		add("Fields", append(b, ']'))

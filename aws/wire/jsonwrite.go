@@ -74,7 +74,7 @@ func (w *writer) value(p *plan, v reflect.Value, quiet bool) error {
 	case Map:
 		return w.mapping(p, v)
 	case String, Enum:
-		w.b = appendString(w.b, v.String())
+		w.b = AppendString(w.b, v.String())
 	case Boolean:
 		w.b = strconv.AppendBool(w.b, v.Bool())
 	case Integer, Long:
@@ -159,7 +159,7 @@ func (w *writer) mapping(p *plan, v reflect.Value) error {
 		m := v.Interface().(map[string]string)
 		for i, k := range sortedKeys(m) {
 			w.key(i, k)
-			w.b = appendString(w.b, m[k])
+			w.b = AppendString(w.b, m[k])
 		}
 	case directStringsMap:
 		m := v.Interface().(map[string][]string)
@@ -170,7 +170,7 @@ func (w *writer) mapping(p *plan, v reflect.Value) error {
 				if j > 0 {
 					w.b = append(w.b, ',')
 				}
-				w.b = appendString(w.b, s)
+				w.b = AppendString(w.b, s)
 			}
 			w.b = append(w.b, ']')
 		}
@@ -214,14 +214,14 @@ func (w *writer) key(i int, k string) {
 	if i > 0 {
 		w.b = append(w.b, ',')
 	}
-	w.b = appendString(w.b, k)
+	w.b = AppendString(w.b, k)
 	w.b = append(w.b, ':')
 }
 
 const hexDigits = "0123456789abcdef"
 
-// appendString writes a JSON string. Invalid UTF-8 becomes U+FFFD.
-func appendString(b []byte, s string) []byte {
+// AppendString writes a JSON string. Invalid UTF-8 becomes U+FFFD.
+func AppendString[T string | []byte](b []byte, s T) []byte {
 	b = append(b, '"')
 	start := 0
 	for i := 0; i < len(s); {
@@ -231,7 +231,7 @@ func appendString(b []byte, s string) []byte {
 			continue
 		}
 		if c >= utf8.RuneSelf {
-			r, n := utf8.DecodeRuneInString(s[i:])
+			r, n := utf8.DecodeRuneInString(string(s[i:min(i+utf8.UTFMax, len(s))]))
 			if r != utf8.RuneError || n != 1 {
 				i += n
 				continue

@@ -475,30 +475,10 @@ func (b *benchmark) imports(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := writeCSV(filepath.Join(d.path("buckets"), "bench"), b.rows); err != nil {
+	took, err := d.importRows(ctx, app, b.rows)
+	if err != nil {
 		return err
 	}
-	begin := time.Now()
-	var job pinpoint.ImportJobResponse
-	if err := d.client.call(ctx, "mobiletargeting", "POST", "/v1/apps/"+app+"/jobs/import", nil, map[string]any{
-		"Format": "CSV", "S3Url": "s3://bench/rows.csv", "RoleArn": "arn:aws:iam::" + localAccount + ":role/import", "RegisterEndpoints": true,
-	}, &job); err != nil {
-		return err
-	}
-	for job.JobStatus != pinpoint.JobStatusCompleted {
-		if job.JobStatus == pinpoint.JobStatusFailed {
-			return fmt.Errorf("import failed: %v", job.Failures)
-		}
-		select {
-		case <-time.After(200 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if err := d.client.call(ctx, "mobiletargeting", "GET", "/v1/apps/"+app+"/jobs/import/"+job.Id, nil, nil, &job); err != nil {
-			return err
-		}
-	}
-	took := time.Since(begin)
 	rate := float64(b.rows) / took.Seconds()
 	b.note("import of CSV, SQLite", fmt.Sprintf("%.0f rows/s, %.0f MiB peak", rate, d.resident(true)), "25,000 rows/s under 1.5 GiB",
 		fmt.Sprintf("%.0f rows/s into the store alone (%.0f %%)", alone, 100*rate/alone), fmt.Sprintf("%d rows of 3 attributes, 2 metrics, a user; %s", b.rows, took.Round(100*time.Millisecond)))
@@ -506,6 +486,34 @@ func (b *benchmark) imports(ctx context.Context) error {
 		return nil
 	}
 	return b.count(ctx, d, app)
+}
+
+// importRows writes a file of rows, imports it, and returns how long that took.
+func (d *bed) importRows(ctx context.Context, app string, rows int) (time.Duration, error) {
+	if err := writeCSV(filepath.Join(d.path("buckets"), "bench"), rows); err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	var job pinpoint.ImportJobResponse
+	if err := d.client.call(ctx, "mobiletargeting", "POST", "/v1/apps/"+app+"/jobs/import", nil, map[string]any{
+		"Format": "CSV", "S3Url": "s3://bench/rows.csv", "RoleArn": "arn:aws:iam::" + localAccount + ":role/import", "RegisterEndpoints": true,
+	}, &job); err != nil {
+		return 0, err
+	}
+	for job.JobStatus != pinpoint.JobStatusCompleted {
+		if job.JobStatus == pinpoint.JobStatusFailed {
+			return 0, fmt.Errorf("import failed: %v", job.Failures)
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+		if err := d.client.call(ctx, "mobiletargeting", "GET", "/v1/apps/"+app+"/jobs/import/"+job.Id, nil, nil, &job); err != nil {
+			return 0, err
+		}
+	}
+	return time.Since(begin), nil
 }
 
 // updatesPerSecond is the load under which segments are counted.
@@ -634,28 +642,12 @@ func (b *benchmark) campaign(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := writeCSV(filepath.Join(d.path("buckets"), "bench"), b.mails); err != nil {
+	if _, err := d.importRows(ctx, app, b.mails); err != nil {
 		return err
 	}
 	type m = map[string]any
 	call := func(method, path string, in, out any) error {
 		return d.client.call(ctx, "mobiletargeting", method, path, nil, in, out)
-	}
-	var job pinpoint.ImportJobResponse
-	if err := call("POST", "/v1/apps/"+app+"/jobs/import", m{
-		"Format": "CSV", "S3Url": "s3://bench/rows.csv", "RoleArn": "arn:aws:iam::" + localAccount + ":role/import", "RegisterEndpoints": true,
-	}, &job); err != nil {
-		return err
-	}
-	for job.JobStatus != pinpoint.JobStatusCompleted && job.JobStatus != pinpoint.JobStatusFailed {
-		select {
-		case <-time.After(200 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if err := call("GET", "/v1/apps/"+app+"/jobs/import/"+job.Id, nil, &job); err != nil {
-			return err
-		}
 	}
 	body := "<html><body><h1>Dear {{User.UserId}}</h1>" + strings.Repeat("<p>Your {{Attributes.Plan}} plan in {{Attributes.City}} has {{Metrics.Orders}} orders. Come for a cup of tea.</p>\n", 45) + "</body></html>"
 	if err := call("PUT", "/v1/apps/"+app+"/channels/email", m{

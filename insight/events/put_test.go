@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/everpoint/everpoint/aws"
+	"github.com/everpoint/everpoint/aws/wire"
 	"github.com/everpoint/everpoint/state/eventlog"
 	"github.com/everpoint/everpoint/state/store"
 )
@@ -446,7 +447,7 @@ func FuzzAppendString(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		out := appendString(nil, s)
+		out := wire.AppendString(nil, s)
 		var back string
 		if err := json.Unmarshal(out, &back); err != nil {
 			t.Fatalf("%q: %q: %v", s, out, err)
@@ -454,7 +455,7 @@ func FuzzAppendString(f *testing.F) {
 		if want := string([]rune(s)); back != want {
 			t.Errorf("%q came back as %q, want %q", s, back, want)
 		}
-		if string(appendString(nil, []byte(s))) != string(out) {
+		if string(wire.AppendString(nil, []byte(s))) != string(out) {
 			t.Errorf("%q: bytes and text differ", s)
 		}
 	})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/everpoint/everpoint/api/pinpoint"
 	"github.com/everpoint/everpoint/audience/endpoints"
+	"github.com/everpoint/everpoint/aws/wire"
 )
 
 // The record of an app event is written by hand: it is the busiest thing here.
@@ -32,13 +33,13 @@ const recordBytes = 360
 
 func appendStart(b []byte, of *batch, e *pinpoint.Event, at time.Time) []byte {
 	b = append(b, `{"event_type":`...)
-	b = appendString(b, e.EventType)
+	b = wire.AppendString(b, e.EventType)
 	b = append(b, `,"event_timestamp":`...)
 	b = strconv.AppendInt(b, at.UnixMilli(), 10)
 	b = append(b, `,"arrival_timestamp":`...)
 	b = strconv.AppendInt(b, of.now.UnixMilli(), 10)
 	b = append(b, `,"event_version":"3.0","application":{"app_id":`...)
-	b = appendString(b, of.app)
+	b = wire.AppendString(b, of.app)
 	b = appendMember(b, `,"package_name":`, deref(e.AppPackageName))
 	b = append(b, `,"sdk":{`...)
 	sdk := len(b)
@@ -54,7 +55,7 @@ func appendSaid(b []byte, e *pinpoint.Event) []byte {
 	b = append(b, `"session":{`...)
 	if s := e.Session; s != nil {
 		b = append(b, `"session_id":`...)
-		b = appendString(b, s.Id)
+		b = wire.AppendString(b, s.Id)
 		if t, ok := instant(s.StartTimestamp); ok {
 			b = append(b, `,"start_timestamp":`...)
 			b = strconv.AppendInt(b, t.UnixMilli(), 10)
@@ -71,16 +72,16 @@ func appendSaid(b []byte, e *pinpoint.Event) []byte {
 	var names [40]string
 	for _, k := range sortedKeys(names[:0], e.Attributes) {
 		b = append(b, ',')
-		b = appendString(b, k)
+		b = wire.AppendString(b, k)
 		b = append(b, ':')
-		b = appendString(b, e.Attributes[k])
+		b = wire.AppendString(b, e.Attributes[k])
 	}
 	b = uncomma(b, start)
 	b = append(b, `},"metrics":{`...)
 	start = len(b)
 	for _, k := range sortedKeys(names[:0], e.Metrics) {
 		b = append(b, ',')
-		b = appendString(b, k)
+		b = wire.AppendString(b, k)
 		b = append(b, ':')
 		b = appendNumber(b, e.Metrics[k])
 	}
@@ -109,7 +110,7 @@ func (s *scratch) endpoint(b *batch, it *item, who *endpoints.Endpoint) {
 	}
 	s.device = appendMember(s.device[:0], `,"version_name":`, d["AppVersion"])
 	s.device = append(s.device, `},"client":{"client_id":`...)
-	s.device = appendString(s.device, s.client)
+	s.device = wire.AppendString(s.device, s.client)
 	s.device = append(s.device, `},"device":{`...)
 	s.device = appendLocale(s.device, d["Locale"])
 	s.device = appendMember(s.device, `"make":`, d["Make"])
@@ -131,11 +132,11 @@ func (s *scratch) endpoint(b *batch, it *item, who *endpoints.Endpoint) {
 	if who != nil {
 		s.context = appendContext(s.context[:0], who)
 		s.end = append(s.end, `,"client_context":{"custom":{"endpoint":`...)
-		s.end = appendString(s.end, s.context)
+		s.end = wire.AppendString(s.end, s.context)
 		s.end = append(s.end, `}}`...)
 	}
 	s.end = append(s.end, `,"awsAccountId":`...)
-	s.end = appendString(s.end, b.account)
+	s.end = wire.AppendString(s.end, b.account)
 	s.end = append(s.end, '}')
 }
 
@@ -156,7 +157,7 @@ func appendLocale(b []byte, locale string) []byte {
 	}
 	language, country, _ := strings.Cut(strings.ReplaceAll(locale, "-", "_"), "_")
 	b = append(b, `"locale":{"code":`...)
-	b = appendString(b, locale)
+	b = wire.AppendString(b, locale)
 	b = appendMember(b, `,"country":`, country)
 	b = appendMember(b, `,"language":`, language)
 	return append(b, `},`...)
@@ -183,16 +184,16 @@ func appendContext(b []byte, e *endpoints.Endpoint) []byte {
 		var names [8]string
 		for _, k := range sortedKeys(names[:0], e.Demographic) {
 			b = append(b, ',')
-			b = appendString(b, k)
+			b = wire.AppendString(b, k)
 			b = append(b, ':')
-			b = appendString(b, e.Demographic[k])
+			b = wire.AppendString(b, e.Demographic[k])
 		}
 		b = uncomma(b, inner)
 		b = append(b, '}')
 	}
 	if e.UserID != "" {
 		b = append(b, `,"User":{"UserId":`...)
-		b = appendString(b, e.UserID)
+		b = wire.AppendString(b, e.UserID)
 		b = append(b, '}')
 	}
 	b = uncomma(b, start)
