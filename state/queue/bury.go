@@ -98,7 +98,7 @@ func (q *Queue) Retry(tx *store.Tx, kind, id string) error {
 		return err
 	}
 	b.Due = tx.Now()
-	return q.Enqueue(tx, b.Work)
+	return q.add(tx, b.Work)
 }
 
 // BuriedOf reads one piece of buried work; NotFound when there is none.

@@ -47,7 +47,10 @@
 // them writes a row that whoever ends the lease writes too, so the two cannot
 // both be committed: two holders never both have an effect. Outside the
 // database only the clock can tell: Item.Valid stops a tenth of LeaseTime before
-// the lease does, which is what two nodes' clocks may differ by.
+// the lease does, which is what two nodes' clocks may differ by, and asks both
+// clocks of its machine: the wall clock may be set back, and the other stands
+// still while the machine is suspended. A row whose leases seem to hold for very
+// long, written while a clock was wrong, is believed for 20 times LeaseTime.
 //
 // # Rows
 //

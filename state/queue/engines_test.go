@@ -3,10 +3,12 @@ package queue
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -19,6 +21,20 @@ import (
 	"github.com/everpoint/everpoint/state/changelog"
 	"github.com/everpoint/everpoint/state/store"
 )
+
+// waitingMax is how many of the tests that are parallel run at once: most of them
+// wait in real time.
+const waitingMax = 12
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) { // nobody asked for less
+		if err := f.Value.Set(strconv.Itoa(waitingMax)); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
 
 // region is a database and the nodes over it. On SQLite, in a bubble of virtual
 // time, the nodes are queues over one store; on PostgreSQL, in real time, each

@@ -12,7 +12,7 @@ import (
 func (k *keeper) fenceOthers(ctx context.Context) error {
 	q := k.q
 	r := q.store.Reader(ctx)
-	rows, err := r.List(kindNode, "", k.nodes, nodesPage)
+	rows, err := r.List(kindNode, "", k.nodesAfter, nodesPage)
 	if err != nil {
 		return err
 	}
@@ -27,9 +27,9 @@ func (k *keeper) fenceOthers(ctx context.Context) error {
 		case w.Key == q.cfg.Node:
 			continue
 		case n.Held:
-			if n.Fenced || q.now().After(n.Until) && !k.troubled() {
+			if n.Fenced || k.silent(w.Key, n) && !k.troubled() {
 				q.log.WarnContext(ctx, "a node fell silent; its work is put back", "silent_node", w.Key)
-				err = q.fence(ctx, w.Key, n.Life)
+				err = q.fence(ctx, w.Key, n)
 			}
 		case q.now().After(n.Until.Add(q.cfg.LeaseTime)):
 			// It said that it holds nothing. An update that leased to it may have been on
@@ -40,7 +40,7 @@ func (k *keeper) fenceOthers(ctx context.Context) error {
 			}
 			if len(leased) > 0 {
 				q.log.WarnContext(ctx, "work is leased to a node whose leases are over; it is put back", "silent_node", w.Key)
-				err = q.fence(ctx, w.Key, n.Life)
+				err = q.fence(ctx, w.Key, n)
 			} else if forgets > 0 && q.now().After(n.Until.Add(nodeKeep)) {
 				forgets--
 				err = q.forget(ctx, w.Key, n.Life)
@@ -50,11 +50,31 @@ func (k *keeper) fenceOthers(ctx context.Context) error {
 			return err
 		}
 	}
-	k.nodes = ""
+	k.nodesAfter = ""
 	if len(rows) == nodesPage {
-		k.nodes = rows[len(rows)-1].Key
+		k.nodesAfter = rows[len(rows)-1].Key
 	}
 	return nil
+}
+
+// silent says that a node has not renewed its leases. Leases that seem to hold
+// for longer than aheadMax are the word of a clock that was wrong; that node is
+// silent once its row has not changed for as long.
+func (k *keeper) silent(name string, n *node) bool {
+	now, most := k.q.now(), aheadMax*k.q.cfg.LeaseTime
+	if n.Until.Sub(now) <= most {
+		delete(k.ahead, name)
+		return now.After(n.Until)
+	}
+	seen, ok := k.ahead[name]
+	if !ok || !seen.until.Equal(n.Until) {
+		if k.ahead == nil || len(k.ahead) >= nodesPage {
+			k.ahead = map[string]sighting{}
+		}
+		seen = sighting{n.Until, now}
+		k.ahead[name] = seen
+	}
+	return now.Sub(seen.at) > most
 }
 
 // troubled says that the database failed this node a moment ago. It may have
@@ -64,26 +84,27 @@ func (k *keeper) troubled() bool {
 	return k.q.now().Sub(k.trouble).Abs() < k.q.cfg.LeaseTime/renewPart
 }
 
-// fence ends a life of another node and puts back what it had leased.
-func (q *Queue) fence(ctx context.Context, name string, life int64) error {
+// fence ends a life of another node, whose row was seen as silent, and puts back
+// what it had leased.
+func (q *Queue) fence(ctx context.Context, name string, silent *node) error {
 	for {
-		left := 0
+		put := 0
 		err := q.store.Update(ctx, func(tx *store.Tx) error {
-			left = 0
+			put = 0
 			n, err := store.Load[node](tx, kindNode, name)
 			if err != nil {
 				return err
 			}
-			if n == nil || n.Life != life || !n.Fenced && !q.now().After(n.Until) {
+			if n == nil || n.Life != silent.Life || !n.Fenced && !n.Until.Equal(silent.Until) {
 				return nil // it is back, or another was faster
 			}
-			if left, err = q.release(tx, name, ""); err != nil || left == 0 && !n.Held {
+			if put, err = q.release(tx, name, ""); err != nil || put == 0 && !n.Held {
 				return err
 			}
-			n.Fenced, n.Held = true, left == releasePage
+			n.Fenced, n.Held = true, put == releasePage
 			return store.Save(tx, kindNode, name, n)
 		}, store.Touch{Kind: kindNode, Key: name})
-		if err != nil || left < releasePage {
+		if err != nil || put < releasePage {
 			return err
 		}
 	}
@@ -111,7 +132,7 @@ func (q *Queue) forget(ctx context.Context, name string, life int64) error {
 func (k *keeper) sweep(ctx context.Context) error {
 	q := k.q
 	r := q.store.Reader(ctx)
-	rows, err := r.List(kindWork, "", k.works, sweepPage)
+	rows, err := r.List(kindWork, "", k.sweptAfter, sweepPage)
 	if err != nil {
 		return err
 	}
@@ -130,9 +151,9 @@ func (k *keeper) sweep(ctx context.Context) error {
 			return err
 		}
 	}
-	k.works = ""
+	k.sweptAfter = ""
 	if len(rows) == sweepPage {
-		k.works = rows[len(rows)-1].Key
+		k.sweptAfter = rows[len(rows)-1].Key
 	}
 	return nil
 }
@@ -141,17 +162,17 @@ func (k *keeper) sweep(ctx context.Context) error {
 func (q *Queue) releaseOrphans(ctx context.Context, name string) error {
 	q.log.WarnContext(ctx, "work is leased to a node that was forgotten; it is put back", "silent_node", name)
 	for {
-		left := 0
+		put := 0
 		err := q.store.Update(ctx, func(tx *store.Tx) error {
-			left = 0
+			put = 0
 			there, err := tx.Get(kindNode, name)
 			if err != nil || there != nil {
 				return err // it is back, and puts back what it had leased itself
 			}
-			left, err = q.release(tx, name, "")
+			put, err = q.release(tx, name, "")
 			return err
 		}, store.Touch{Kind: kindNode, Key: name})
-		if err != nil || left < releasePage {
+		if err != nil || put < releasePage {
 			return err
 		}
 	}

@@ -32,7 +32,7 @@ func (it *Item) Valid() bool {
 	q := it.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return !it.lost && q.now().Before(q.until.Add(-q.cfg.LeaseTime/skewPart))
+	return !it.lost && q.left() > q.cfg.LeaseTime/skewPart
 }
 
 // skewPart is the part of the lease time by which two nodes' clocks may differ.
@@ -44,7 +44,7 @@ func (it *Item) Touch() []store.Touch {
 	return []store.Touch{Touch(it.Kind, it.ID), {Kind: kindNode, Key: it.q.cfg.Node}}
 }
 
-// row reads the work, and fails with ErrLost when it is not under it's lease.
+// row reads the work, and fails with ErrLost when it is not under the item's lease.
 func (it *Item) row(tx *store.Tx) (*row, error) {
 	r, err := store.Load[row](tx, kindWork, workKey(it.Kind, it.ID))
 	if err != nil {
@@ -69,6 +69,9 @@ func (it *Item) Complete(tx *store.Tx) error {
 // Again puts the work back in the caller's update, due later and with a new
 // body, its errors forgotten.
 func (it *Item) Again(tx *store.Tx, due time.Time, body json.RawMessage) error {
+	if err := checkBody(it.Kind, body); err != nil {
+		return err
+	}
 	r, err := it.row(tx)
 	if err != nil {
 		return err

@@ -27,16 +27,17 @@ const (
 	keepRetry   = time.Second    // after a failure to renew
 	leasedMax   = 1000           // leased rows that one look sees
 	forgetMax   = 20             // node rows that one round removes
+	aheadMax    = 20             // lease times: no node's leases hold for longer, unless its clock is wrong
 )
 
 // begin takes a new life: the leases of the one before end, and what was held
 // under them waits again.
 func (q *Queue) begin(ctx context.Context) error {
 	for first := true; ; first = false {
-		left := 0
+		put := 0
 		err := q.store.Update(ctx, func(tx *store.Tx) (err error) {
 			if first {
-				left, err = q.beginIn(tx)
+				put, err = q.beginIn(tx)
 				return err
 			}
 			n, err := q.own(tx)
@@ -44,10 +45,10 @@ func (q *Queue) begin(ctx context.Context) error {
 				return err
 			}
 			// Work may be leased in the new life already.
-			left, err = q.release(tx, q.cfg.Node, leaseOf(q.cfg.Node, n.Life))
+			put, err = q.release(tx, q.cfg.Node, leaseOf(q.cfg.Node, n.Life))
 			return err
 		}, store.Touch{Kind: kindNode, Key: q.cfg.Node})
-		if err != nil || left < releasePage {
+		if err != nil || put < releasePage {
 			return err
 		}
 	}
@@ -65,11 +66,11 @@ func (q *Queue) beginIn(tx *store.Tx) (int, error) {
 	if old != nil {
 		n.Life = max(old.Life+1, n.Life)
 	}
-	left, err := q.release(tx, q.cfg.Node, "")
+	put, err := q.release(tx, q.cfg.Node, "")
 	if err != nil {
 		return 0, err
 	}
-	if left == releasePage { // there may be more, and others should leave that to this node
+	if put == releasePage { // there may be more, and others should leave that to this node
 		n.Held, n.Until = true, now.Add(q.cfg.LeaseTime)
 	}
 	tx.AfterCommit(func() {
@@ -78,7 +79,7 @@ func (q *Queue) beginIn(tx *store.Tx) (int, error) {
 		q.drop() // an update on its way may have leased since the old life was seen to be over
 		q.life, q.until, q.holding, q.resting = n.Life, now, false, !n.Held
 	})
-	return left, store.Save(tx, kindNode, q.cfg.Node, n)
+	return put, store.Save(tx, kindNode, q.cfg.Node, n)
 }
 
 func (q *Queue) currentLife() int64 {
@@ -116,7 +117,7 @@ func (q *Queue) release(tx *store.Tx, name, keep string) (int, error) {
 	return put, nil
 }
 
-func (q *Queue) works(lease string) bool {
+func (q *Queue) holds(lease string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.held[lease] != nil
@@ -146,7 +147,7 @@ func (q *Queue) renewIn(tx *store.Tx, n *node) error {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		if q.life == life {
-			q.until, q.holding = until, true
+			q.until, q.holding, q.resting = until, true, false // the node said it rests in this very commit, perhaps
 		}
 	})
 	return store.Save(tx, kindNode, q.cfg.Node, n)
@@ -162,7 +163,7 @@ func (q *Queue) keep(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-q.fenced:
+		case <-q.doubts:
 		case <-timer.C:
 		}
 		next := q.cfg.LeaseTime / renewPart
@@ -180,19 +181,23 @@ func (q *Queue) doubt() {
 	q.resting = false
 	q.mu.Unlock()
 	select {
-	case q.fenced <- struct{}{}:
+	case q.doubts <- struct{}{}:
 	default:
 	}
 }
 
+// sighting is when a row of a node was first seen as it is.
+type sighting struct{ until, at time.Time }
+
 // keeper is what keep remembers from round to round.
 type keeper struct {
-	q       *Queue
-	taken   uint64    // leases taken at the last round
-	trouble time.Time // when the database last failed it
-	nodes   string    // the key of the node row that was looked at last
-	works   string    // the key of the work that was swept last
-	rounds  int
+	q          *Queue
+	taken      uint64              // leases taken at the last round
+	trouble    time.Time           // when the database last failed it
+	ahead      map[string]sighting // by name: nodes whose leases seem to hold for very long
+	nodesAfter string              // the key of the node row that was looked at last
+	sweptAfter string              // the key of the work that was swept last
+	rounds     int
 }
 
 // tend does one round of keep. A node that holds nothing says so once, and then
@@ -302,7 +307,7 @@ func (q *Queue) releaseStrays(ctx context.Context) error {
 		var touch []store.Touch
 		for _, w := range rows {
 			r, err := store.Decode[row](kindWork, w.Body)
-			if err != nil || q.works(r.Lease) {
+			if err != nil || q.holds(r.Lease) {
 				continue // what cannot be read was logged when it was leased
 			}
 			if len(strays) < releasePage {
@@ -320,7 +325,7 @@ func (q *Queue) releaseStrays(ctx context.Context) error {
 				}
 				// Items are held from the moment their update is answered, which was before
 				// this one began: what is not held is a stray for certain.
-				if r == nil || r.Lease != s.Lease || q.works(r.Lease) {
+				if r == nil || r.Lease != s.Lease || q.holds(r.Lease) {
 					continue
 				}
 				if err := q.wait(tx, r); err != nil {
@@ -340,22 +345,22 @@ func (q *Queue) releaseStrays(ctx context.Context) error {
 // what was handed to it too late waits again.
 func (q *Queue) end(ctx context.Context) error {
 	for {
-		left := 0
+		put := 0
 		err := q.store.Update(ctx, func(tx *store.Tx) error {
 			n, err := q.own(tx)
 			if err != nil {
 				return err
 			}
-			if left, err = q.release(tx, q.cfg.Node, ""); err != nil {
+			if put, err = q.release(tx, q.cfg.Node, ""); err != nil {
 				return err
 			}
-			n.Fenced, n.Held = left < releasePage, left == releasePage
+			n.Fenced, n.Held = put < releasePage, put == releasePage
 			return store.Save(tx, kindNode, q.cfg.Node, n)
 		}, store.Touch{Kind: kindNode, Key: q.cfg.Node})
 		if errors.Is(err, ErrLost) {
 			return nil
 		}
-		if err != nil || left < releasePage {
+		if err != nil || put < releasePage {
 			return err
 		}
 	}

@@ -82,6 +82,7 @@ func (m *member) insist(w Work) {
 }
 
 func TestOutage_is_over_for_all_work_within_a_minute_of_its_end(t *testing.T) {
+	t.Parallel()
 	// In leases of 15 s these are 30 s, 3 min and 1 h.
 	leases := []int{2, 12, 240}
 	if os.Getenv("TEST_POSTGRES_URL") != "" {
@@ -456,6 +457,7 @@ func TestHandOff_in_one_commit_with_a_new_life_is_not_worked_under_the_old_one(t
 }
 
 func TestNew_life_that_takes_several_updates_keeps_what_it_leases_meanwhile(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const works = 250 // more than one update puts back
 		r := newRegion(t, "")

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/everpoint/everpoint/state/changelog"
 	"github.com/everpoint/everpoint/state/store"
@@ -25,17 +26,25 @@ var (
 
 // Work is something to do.
 type Work struct {
-	Kind string    // which handler does it; without NUL bytes
-	ID   string    // unique within the kind: enqueueing it again changes nothing
-	Due  time.Time // not done before; zero means now
-	Body json.RawMessage
+	Kind string          // which handler does it; UTF-8 without NUL bytes
+	ID   string          // unique within the kind: enqueueing it again changes nothing; UTF-8
+	Due  time.Time       // not done before; zero means now
+	Body json.RawMessage `json:",omitempty"`
 }
 
-// Bounds of one piece of work.
+// Bounds of one piece of work. A row may hold six times as much for a body:
+// JSON writes a < as \u003c.
 const (
 	idBytesMax   = 512
 	bodyBytesMax = 256 << 10
 )
+
+func checkBody(kind string, body json.RawMessage) error {
+	if len(body) > bodyBytesMax {
+		return fmt.Errorf("queue: work of kind %s has a body of %d bytes, more than %d", kind, len(body), bodyBytesMax)
+	}
+	return nil
+}
 
 // Config tunes a queue.
 type Config struct {
@@ -72,7 +81,7 @@ type Queue struct {
 	resting  bool             // the node's row says that it holds none
 	leases   uint64           // taken so far
 	held     map[string]*Item // by lease: what this node holds and works on
-	fenced   chan struct{}    // tells the keeper that the life may have ended
+	doubts   chan struct{}    // tells the keeper that the life may have ended
 }
 
 // New returns a queue over st.
@@ -99,7 +108,7 @@ func New(cfg Config, st *store.Store, now func() time.Time, rnd *rand.Rand, log 
 		},
 		handlers: map[string]*handler{},
 		held:     map[string]*Item{},
-		fenced:   make(chan struct{}, 1),
+		doubts:   make(chan struct{}, 1),
 	}
 }
 
@@ -114,9 +123,6 @@ type row struct {
 }
 
 func (r *row) save(tx *store.Tx, indexes ...store.Index) error {
-	if len(r.Body) > bodyBytesMax {
-		return fmt.Errorf("queue: work of kind %s has a body of %d bytes, more than %d", r.Kind, len(r.Body), bodyBytesMax)
-	}
 	return store.Save(tx, kindWork, workKey(r.Kind, r.ID), r, indexes...)
 }
 
@@ -150,11 +156,21 @@ func Touch(kind, id string) store.Touch {
 // is there already stays as it is.
 func (q *Queue) Enqueue(tx *store.Tx, w Work) error {
 	switch {
-	case w.Kind == "" || strings.Contains(w.Kind, "\x00"):
+	case w.Kind == "" || strings.Contains(w.Kind, "\x00") || !utf8.ValidString(w.Kind):
 		return fmt.Errorf("queue: %q is no kind of work", w.Kind)
 	case w.ID == "" || len(w.ID) > idBytesMax:
 		return fmt.Errorf("queue: work of kind %s has an id of %d bytes, not 1 to %d", w.Kind, len(w.ID), idBytesMax)
+	case !utf8.ValidString(w.ID): // its row, which is JSON, would name other work
+		return fmt.Errorf("queue: work of kind %s has the id %q, which is not UTF-8", w.Kind, w.ID)
 	}
+	if err := checkBody(w.Kind, w.Body); err != nil {
+		return err
+	}
+	return q.add(tx, w)
+}
+
+// add writes work that is within its bounds, unless it is there already.
+func (q *Queue) add(tx *store.Tx, w Work) error {
 	there, err := tx.Get(kindWork, workKey(w.Kind, w.ID))
 	if err != nil || there != nil {
 		return err
@@ -180,7 +196,15 @@ func (q *Queue) Enqueue(tx *store.Tx, w Work) error {
 }
 
 // fresh says whether a lease taken now would last; q.mu is held.
-func (q *Queue) fresh() bool { return q.holding && q.until.Sub(q.now()) > q.cfg.LeaseTime/2 }
+func (q *Queue) fresh() bool { return q.holding && q.left() > q.cfg.LeaseTime/2 }
+
+// left is how long the node's leases still hold; q.mu is held. Of a machine's two
+// clocks the one that is further decides: the wall clock may be set back, and the
+// other stands still while the machine is suspended.
+func (q *Queue) left() time.Duration {
+	now := q.now()
+	return min(q.until.Sub(now), q.until.Round(0).Sub(now.Round(0)))
+}
 
 // wait writes work that waits for its due time.
 func (q *Queue) wait(tx *store.Tx, r *row) error {

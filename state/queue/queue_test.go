@@ -586,22 +586,23 @@ func TestStrays_of_an_update_that_was_committed_but_failed_are_put_back(t *testi
 }
 
 func TestIdle_node_writes_nothing_and_keeps_its_life(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRegion(t, "")
-		r.cfg.PollInterval = time.Minute
+		r.cfg.PollInterval, r.cfg.LeaseTime = time.Minute, 3*time.Minute // fewer looks in a day
 		m, other := r.node("n1"), r.node("n2")
 		var runs atomic.Int64
 		do := func(ctx context.Context, it *Item) error { runs.Add(1); return nil }
 		m.handle("job", 5, do).start()
 		other.start()
 		m.enqueue(Work{Kind: "job", ID: "1"})
-		<-time.After(time.Minute)
+		<-time.After(5 * time.Minute)
 		life, was := m.queue.currentLife(), m.store.Stats().Commits
 		<-time.After(time.Hour)
 		if n := m.store.Stats().Commits - was; n != 0 {
 			t.Errorf("%d commits in an hour without work", n)
 		}
-		<-time.After(36 * time.Hour) // longer than the row of a node that is gone stays
+		<-time.After(25 * time.Hour) // longer than the row of a node that is gone stays
 		m.enqueue(Work{Kind: "job", ID: "2"})
 		r.eventually("it is done", func() bool { return m.depth() == 0 && runs.Load() == 2 })
 		if m.queue.currentLife() != life {
@@ -648,6 +649,7 @@ func TestNode_that_was_fenced_at_rest_works_again(t *testing.T) {
 }
 
 func TestNode_that_is_gone_is_forgotten(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRegion(t, "")
 		r.cfg.LeaseTime = 3 * time.Minute
@@ -655,7 +657,7 @@ func TestNode_that_is_gone_is_forgotten(t *testing.T) {
 		synctest.Wait()
 		pod.halt()
 		r.node("pod-2").start()
-		<-time.After(48 * time.Hour)
+		<-time.After(25 * time.Hour)
 		rows, err := r.one.store.Reader(t.Context()).List(kindNode, "", "", 10)
 		if err != nil {
 			t.Fatal(err)

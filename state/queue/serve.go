@@ -283,10 +283,11 @@ func (q *Queue) look(ctx context.Context, h *handler) found {
 	full := len(due) == n
 	if err == nil && len(due) > 0 {
 		n = q.reserve(h, len(due))
-		due = due[:n]
 		if n == 0 {
 			return found{}
 		}
+		full = full || n < len(due) // what was handed over meanwhile took the workers
+		due = due[:n]
 		var items []*Item
 		items, err = q.claim(ctx, h.kind, due)
 		// Another node may have been faster with some of it.
@@ -344,7 +345,10 @@ func (q *Queue) claim(ctx context.Context, kind string, due []string) ([]*Item, 
 		if err != nil {
 			return err
 		}
-		if !n.Held || n.Until.Sub(tx.Now()) < q.cfg.LeaseTime/2 {
+		q.mu.Lock()
+		fresh := q.fresh()
+		q.mu.Unlock()
+		if !fresh {
 			if err := q.renewIn(tx, n); err != nil {
 				return err
 			}
@@ -421,6 +425,8 @@ func (q *Queue) do(h *handler, it *Item) {
 	case h.ctx.Err() != nil:
 		// The node stops: that is no error of the work's.
 		outcome = it.release
+	case errors.Is(context.Cause(work), ErrLost):
+		return // nor is that, and whoever ended the lease puts the work back
 	default:
 		q.log.WarnContext(work, "work failed", "kind", it.Kind, "attempt", it.Attempts+1,
 			"buried", it.Attempts+1 >= q.cfg.AttemptsMax, "error", err)
