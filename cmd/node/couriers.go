@@ -82,7 +82,7 @@ func (n *Node) couriers(w World, heard courier.Receiver) (delivery.Routes, []run
 		if r.TLS {
 			cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
 		}
-		c, err := smpp.New(cfg, heard, smpp.Dialler(w.Dial), w.Chance, n.log)
+		c, err := smpp.New(cfg, heard, smpp.Dialler(w.Dial), w.chance(), n.log)
 		if err != nil {
 			return routes, nil, fmt.Errorf("route %s: %w", r.Name, err)
 		}
@@ -150,15 +150,10 @@ func (c *Config) numbers() []delivery.Number {
 	return out
 }
 
-// importChunkRows is how many rows of an import share a commit: enough that the
-// pages of the indexes are written once for many rows.
-const importChunkRows = 4000
-
 // imports says where import jobs read.
 func (c *Config) imports() (endpoints.ImportConfig, error) {
 	out := endpoints.ImportConfig{
 		Node: c.Node, BucketDir: c.Import.BucketDir, S3Endpoint: c.Import.S3Endpoint, S3Region: c.Import.S3Region,
-		ChunkRows: importChunkRows, ChunkTouches: 4 * importChunkRows,
 	}
 	if c.Import.AccessKeyID == "" {
 		return out, nil

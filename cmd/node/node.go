@@ -76,6 +76,11 @@ func (w World) withDefaults() World {
 	return w
 }
 
+// chance makes a room's own source: it is not safe for several at once.
+func (w World) chance() *mathrand.Rand {
+	return mathrand.New(mathrand.NewPCG(w.Chance.Uint64(), w.Chance.Uint64()))
+}
+
 // Node is an assembled node. Make it with New, then Run it once.
 type Node struct {
 	Config   *Config
@@ -148,7 +153,7 @@ func (n *Node) assemble(w World) error {
 	n.Mux.Log = log
 
 	// Floor 1: work and facts.
-	n.Queue = queue.New(queue.Config{Node: cfg.Node}, st, w.Now, w.Chance, log)
+	n.Queue = queue.New(queue.Config{Node: cfg.Node}, st, w.Now, w.chance(), log)
 	facts := eventlog.New(eventlog.Config{Node: cfg.Node}, st, w.Now, log)
 
 	// Floors 2 and 3: whose it is; whom, what, and from where.
@@ -174,7 +179,7 @@ func (n *Node) assemble(w World) error {
 	if w.Tune != nil {
 		w.Tune(&tuning)
 	}
-	n.Delivery = delivery.New(tuning, st, n.Queue, routes, w.Now, w.Chance, log)
+	n.Delivery = delivery.New(tuning, st, n.Queue, routes, w.Now, w.chance(), log)
 	heard.to.Store(n.Delivery)
 	n.Delivery.Mount()
 
