@@ -70,30 +70,59 @@ func MergeDocuments(a, b Document) Document {
 type Change struct {
 	Kind string
 	Key  string
-	Body []byte // in the form of the kind's rule; nil when the row was removed
+	Rule Rule
+	// Foreign says that the commit took the row over from another Region, whose
+	// log has the change already.
+	Foreign bool
+	// Hashes are the keyed hashes that the row is found under, the same in every
+	// Region of a group.
+	Hashes []string
+	Body   []byte // in the form of the rule; nil when the row was removed
 }
+
+// The byte of flags behind a change's names.
+const (
+	changeRule    = 0x0f
+	changeBody    = 0x10
+	changeForeign = 0x20
+	changeFlags   = changeRule | changeBody | changeForeign
+	hashesMax     = 255
+)
 
 // AppendChange appends the binary form of c to b.
 func AppendChange(b []byte, c Change) []byte {
 	b = appendString(b, c.Kind)
 	b = appendString(b, c.Key)
-	if c.Body == nil {
-		return append(b, 0)
+	flags := byte(c.Rule) & changeRule
+	if c.Body != nil {
+		flags |= changeBody
 	}
-	b = append(b, 1)
-	return append(binary.AppendUvarint(b, uint64(len(c.Body))), c.Body...)
+	if c.Foreign {
+		flags |= changeForeign
+	}
+	b = append(b, flags, byte(len(c.Hashes)))
+	for _, h := range c.Hashes {
+		b = appendString(b, h)
+	}
+	return append(b, c.Body...)
 }
 
 // DecodeChange reads what AppendChange wrote. The body aliases data.
 func DecodeChange(data []byte) (Change, error) {
 	rd := &reader{b: data, s: string(data)}
 	c := Change{Kind: rd.string(), Key: rd.string()}
-	if rd.byte() == 1 {
-		if c.Body = rd.bytes(); c.Body == nil {
-			c.Body = []byte{}
-		}
+	flags, hashes := rd.byte(), int(rd.byte())
+	for range hashes {
+		c.Hashes = append(c.Hashes, rd.string())
 	}
-	if rd.bad || len(rd.b) != 0 {
+	if rd.bad || flags&^changeFlags != 0 {
+		return Change{}, errCorrupt
+	}
+	c.Rule, c.Foreign = Rule(flags&changeRule), flags&changeForeign != 0
+	switch {
+	case flags&changeBody != 0:
+		c.Body = rd.b[:len(rd.b):len(rd.b)]
+	case len(rd.b) > 0:
 		return Change{}, errCorrupt
 	}
 	return c, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"testing"
 	"time"
 )
@@ -265,12 +266,17 @@ func TestCodec_reads_what_it_wrote(t *testing.T) {
 }
 
 func TestDecodeChange_gives_back_what_was_written(t *testing.T) {
-	for _, want := range []Change{{"endpoint", "a", []byte("x")}, {"endpoint", "b", nil}, {"app", "c", []byte{}}} {
+	for _, want := range []Change{
+		{Kind: "endpoint", Key: "a", Rule: RuleRecord, Hashes: []string{"h1", "h2"}, Body: []byte("x")},
+		{Kind: "claim", Key: "b", Rule: RuleAppend, Foreign: true},
+		{Kind: "app", Key: "c", Rule: RuleDocument, Body: []byte{}},
+		{},
+	} {
 		got, err := DecodeChange(AppendChange(nil, want))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got.Kind != want.Kind || got.Key != want.Key || !bytes.Equal(got.Body, want.Body) || (got.Body == nil) != (want.Body == nil) {
+		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 	}

@@ -324,6 +324,9 @@ func (g *group) prefetch(reqs []*request, named []place) error {
 				continue
 			}
 			read(place{t.Kind.Name, t.Key})
+			if t.Kind.Rule == changelog.RuleDocument {
+				read(graveOf(place{t.Kind.Name, t.Key}))
+			}
 		}
 	}
 	if len(places)+len(hashes) == 0 {
@@ -370,11 +373,11 @@ func (g *group) hold(r *stored) error {
 	if e, ok := g.rows[p]; ok && (e.dirty || e.id != 0) {
 		return nil
 	}
-	hashes, body, err := g.s.open(r)
+	o, err := g.s.open(r)
 	if err != nil {
 		return err
 	}
-	g.rows[p] = &entry{id: r.id, rev: r.rev, hashes: hashes, was: hashes, body: body}
+	g.rows[p] = &entry{id: r.id, rev: r.rev, hashes: o.hashes, was: o.hashes, body: o.body}
 	return nil
 }
 
@@ -536,7 +539,7 @@ func (g *group) seal(order []written) ([][]byte, error) {
 				continue
 			}
 			var err error
-			if bodies[i], plain, err = g.s.close(w.at, w.row.hashes, w.row.body, plain); err != nil {
+			if bodies[i], plain, err = g.s.close(w.at, w.row, plain); err != nil {
 				return fmt.Errorf("seal %s: %w", w.at.kind, err)
 			}
 		}
@@ -571,7 +574,9 @@ func (g *group) blocks(order []written) ([]sealedBlock, error) {
 		} else {
 			for _, w := range order {
 				if w.row.kind.stream() == st {
-					record = changelog.AppendChange(record[:0], changelog.Change{Kind: w.at.kind, Key: w.at.key, Body: w.row.change})
+					record = changelog.AppendChange(record[:0], changelog.Change{
+						Kind: w.at.kind, Key: w.at.key, Rule: w.row.kind.Rule, Foreign: w.row.foreign, Hashes: w.row.hashes, Body: w.row.change,
+					})
 					p.add(st, record)
 				}
 			}

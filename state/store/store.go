@@ -249,8 +249,8 @@ func (r *reader) Get(k Kind, key string) ([]byte, error) {
 	if err != nil || row == nil {
 		return nil, r.s.readError(err)
 	}
-	_, body, err := r.s.open(row)
-	return body, err
+	o, err := r.s.open(row)
+	return o.body, err
 }
 
 func (r *reader) List(k Kind, prefix, after string, limit int) ([]Row, error) {
@@ -269,13 +269,13 @@ func (r *reader) Lookup(k Kind, x Index, limit int) ([]Row, error) {
 	}
 	out := make([]Row, 0, len(rows))
 	for i := range rows {
-		hashes, body, err := r.s.open(&rows[i])
+		o, err := r.s.open(&rows[i])
 		if err != nil {
 			return nil, err
 		}
 		// A row that was just written may be under the value no more.
-		if slices.Contains(hashes, h) {
-			out = append(out, Row{rows[i].kind, rows[i].key, body})
+		if slices.Contains(o.hashes, h) {
+			out = append(out, Row{rows[i].kind, rows[i].key, o.body})
 		}
 	}
 	return out, nil
@@ -292,39 +292,48 @@ func firstKey(prefix, after string) string {
 func (s *Store) openAll(rows []stored) ([]Row, error) {
 	out := make([]Row, 0, len(rows))
 	for i := range rows {
-		_, body, err := s.open(&rows[i])
+		o, err := s.open(&rows[i])
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, Row{rows[i].kind, rows[i].key, body})
+		out = append(out, Row{rows[i].kind, rows[i].key, o.body})
 	}
 	return out, nil
 }
 
-// open unseals a row and splits it into the hashes it is indexed under and its body.
-func (s *Store) open(r *stored) ([]string, []byte, error) {
+// opened is a row as it was written.
+type opened struct {
+	rule   changelog.Rule
+	hashes []string // it is indexed under
+	body   []byte
+}
+
+// open unseals a row: its rule, how many hashes it is indexed under, those, and
+// its body.
+func (s *Store) open(r *stored) (opened, error) {
 	plain, err := s.keys.Unseal(r.body, place{r.kind, r.key}.aad())
 	if err != nil {
-		return nil, nil, fmt.Errorf("unseal %s row %d: %w", r.kind, r.id, err)
+		return opened{}, fmt.Errorf("unseal %s row %d: %w", r.kind, r.id, err)
 	}
-	if len(plain) == 0 || len(plain) < 1+int(plain[0])*blindBytes {
-		return nil, nil, fmt.Errorf("%s row %d is corrupt", r.kind, r.id)
+	if len(plain) < 2 || len(plain) < 2+int(plain[1])*blindBytes {
+		return opened{}, fmt.Errorf("%s row %d is corrupt", r.kind, r.id)
 	}
-	n := int(plain[0])
-	var hashes []string
+	o := opened{rule: changelog.Rule(plain[0])}
+	n, rest := int(plain[1]), plain[2:]
 	for i := range n {
-		hashes = append(hashes, string(plain[1+i*blindBytes:1+(i+1)*blindBytes]))
+		o.hashes = append(o.hashes, string(rest[i*blindBytes:(i+1)*blindBytes]))
 	}
-	return hashes, plain[1+n*blindBytes:], nil
+	o.body = rest[n*blindBytes:]
+	return o, nil
 }
 
 // close seals a row. It uses, and returns, a buffer.
-func (s *Store) close(p place, hashes []string, body, plain []byte) (sealed, buffer []byte, err error) {
-	plain = append(plain[:0], byte(len(hashes)))
-	for _, h := range hashes {
+func (s *Store) close(p place, e *entry, plain []byte) (sealed, buffer []byte, err error) {
+	plain = append(plain[:0], byte(e.kind.Rule), byte(len(e.hashes)))
+	for _, h := range e.hashes {
 		plain = append(plain, h...)
 	}
-	plain = append(plain, body...)
+	plain = append(plain, e.body...)
 	sealed, err = s.keys.Seal(plain, p.aad())
 	return sealed, plain, err
 }
@@ -347,11 +356,11 @@ func (s *Store) ScanKinds(ctx context.Context, kinds []Kind, yield func(Row) err
 		if !wanted[r.kind] {
 			return nil
 		}
-		_, body, err := s.open(r)
+		o, err := s.open(r)
 		if err != nil {
 			return err
 		}
-		return yield(Row{r.kind, r.key, body})
+		return yield(Row{r.kind, r.key, o.body})
 	})
 	return s.readError(err)
 }

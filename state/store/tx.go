@@ -36,6 +36,9 @@ type entry struct {
 	// was is what the database holds the row under, to take away.
 	was   []string
 	dirty bool
+	// foreign: the row was taken over from another Region, and not written here
+	// since the last commit.
+	foreign bool
 }
 
 // Now is the node's time.
@@ -79,7 +82,7 @@ func (tx *Tx) Put(k Kind, key string, body []byte, indexes ...Index) error {
 			hashes = append(hashes, h)
 		}
 	}
-	return tx.set(k, key, body, body, hashes)
+	return tx.set(k, key, entry{body: body, change: body, hashes: hashes})
 }
 
 // Remove removes the row; removing what is not there does nothing.
@@ -95,20 +98,25 @@ func (tx *Tx) Remove(k Kind, key string) error {
 			return fmt.Errorf("read %s before removing it: %w", k.Name, err)
 		}
 		change = changelog.AppendDocument(nil, changelog.Document{Epoch: d.Epoch, Version: d.Version + 1})
+		if err := tx.bury(place{k.Name, key}, change); err != nil {
+			return err
+		}
 	}
-	return tx.set(k, key, nil, change, nil)
+	return tx.set(k, key, entry{change: change})
 }
 
-func (tx *Tx) set(k Kind, key string, body, change []byte, hashes []string) error {
+// set leaves the row with a body, a change, hashes and foreign as in to.
+func (tx *Tx) set(k Kind, key string, to entry) error {
 	p := place{k.Name, key}
 	e, err := tx.find(p)
 	if err != nil {
 		return err
 	}
-	n := *e
-	n.kind, n.body, n.change, n.hashes, n.dirty = k, body, change, hashes, true
-	tx.rows[p] = &n
-	for _, h := range hashes {
+	to.kind, to.id, to.rev, to.was, to.dirty = k, e.id, e.rev, e.was, true
+	// What this commit also changes by itself is news to the other Regions.
+	to.foreign = to.foreign && (!e.dirty || e.foreign)
+	tx.rows[p] = &to
+	for _, h := range to.hashes {
 		tx.byHash[h] = append(tx.byHash[h], p)
 	}
 	return nil
@@ -138,11 +146,11 @@ func (tx *Tx) List(k Kind, prefix, after string, limit int) ([]Row, error) {
 		if _, ok := changed[p]; ok {
 			continue
 		}
-		_, body, err := tx.s.open(&rows[i])
+		o, err := tx.s.open(&rows[i])
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, Row{p.kind, p.key, body})
+		out = append(out, Row{p.kind, p.key, o.body})
 	}
 	for p, e := range changed {
 		if e.body != nil {
@@ -252,6 +260,8 @@ func Save[T any](tx *Tx, k Kind, key string, v *T, indexes ...Index) error {
 				return fmt.Errorf("read %s before writing it: %w", k.Name, err)
 			}
 			d.Epoch, d.Version = was.Epoch, was.Version+1
+		} else if err := tx.raise(place{k.Name, key}, &d); err != nil {
+			return fmt.Errorf("write %s: %w", k.Name, err)
 		}
 		body = changelog.AppendDocument(nil, d)
 	}
