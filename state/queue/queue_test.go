@@ -899,10 +899,18 @@ func TestWorkers_are_never_more_than_asked_for(t *testing.T) {
 	engines(t, func(t *testing.T, r *region) {
 		m := r.node("n1")
 		var now, most atomic.Int64
+		full := make(chan struct{}) // closed when all five are at work
 		m.handle("job", 5, func(ctx context.Context, it *Item) error {
 			n := now.Add(1)
 			defer now.Add(-1)
-			for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+			for old := most.Load(); n > old; old = most.Load() {
+				if most.CompareAndSwap(old, n) && n == 5 {
+					close(full)
+				}
+			}
+			select {
+			case <-full:
+			case <-ctx.Done():
 			}
 			<-time.After(time.Millisecond)
 			return nil
