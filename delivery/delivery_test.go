@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -61,7 +62,7 @@ type world struct {
 	keys  *store.Keys
 	mail  *carrier
 	text  *carrier
-	fault func(string) error
+	fault atomic.Pointer[func(string) error] // fails the store's commit points
 
 	store   *store.Store
 	queue   *queue.Queue
@@ -80,13 +81,22 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// inject has the store fail as f says; nil stops that.
+func (w *world) inject(f func(point string) error) {
+	if f == nil {
+		w.fault.Store(nil)
+		return
+	}
+	w.fault.Store(&f)
+}
+
 func (w *world) start() {
 	w.t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	var err error
 	w.store, err = store.Open(w.t.Context(), store.Config{Dir: w.dir, Region: "us-east-1", Fault: func(p string) error {
-		if w.fault != nil {
-			return w.fault(p)
+		if f := w.fault.Load(); f != nil {
+			return (*f)(p)
 		}
 		return nil
 	}}, w.keys, time.Now, log)
@@ -404,17 +414,17 @@ func TestCrash_between_intent_and_entry_leaves_exactly_those_ambiguous(t *testin
 					members = append(members, m)
 				}
 				// After the 70th message was taken nothing can be written any more.
-				crashed := false
+				var crashed atomic.Bool
 				boom := errors.New("power cut")
-				w.fault = func(string) error {
-					if crashed {
+				w.inject(func(string) error {
+					if crashed.Load() {
 						return boom
 					}
 					return nil
-				}
+				})
 				w.mail.answer = func(n int, _ *courier.Message) courier.Outcome {
 					if n >= 70 {
-						crashed = true
+						crashed.Store(true)
 					}
 					return courier.Outcome{Status: courier.Accepted, Code: "250"}
 				}
@@ -423,7 +433,7 @@ func TestCrash_between_intent_and_entry_leaves_exactly_those_ambiguous(t *testin
 				first := w.mail.to()
 				w.stop()
 				w.mail.answer = nil
-				w.fault = nil
+				w.inject(nil)
 				w.start()
 				time.Sleep(2 * time.Minute)
 				list := w.ambiguous()

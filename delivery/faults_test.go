@@ -119,12 +119,12 @@ func TestFault_outcomes_whose_commit_answered_an_error_count_once(t *testing.T) 
 		w := newWorld(t)
 		defer func() { w.stop() }()
 		var armed atomic.Bool
-		w.fault = func(p string) error {
+		w.inject(func(p string) error {
 			if p == "committed" && armed.CompareAndSwap(true, false) {
 				return errors.New("the connection broke in COMMIT, and the look afterwards failed too")
 			}
 			return nil
-		}
+		})
 		w.mail.answer = func(int, *courier.Message) courier.Outcome {
 			armed.Store(true)
 			return courier.Outcome{Status: courier.Accepted, Code: "250", Parts: 1}
@@ -144,12 +144,12 @@ func TestFault_a_node_that_was_fenced_at_rest_works_again(t *testing.T) {
 		w := newWorld(t)
 		defer func() { w.stop() }()
 		var away atomic.Bool
-		w.fault = func(string) error {
+		w.inject(func(string) error {
 			if away.Load() {
 				return errors.New("the database is away")
 			}
 			return nil
-		}
+		})
 		o := w.other("n2", true)
 		defer o.stop()
 		slow := func(int, *courier.Message) courier.Outcome {
@@ -333,12 +333,12 @@ func TestFault_a_message_that_is_known_to_have_left_is_not_sent_again(t *testing
 		w := newWorld(t)
 		defer func() { w.stop() }()
 		var full atomic.Bool
-		w.fault = func(p string) error {
+		w.inject(func(p string) error {
 			if p == "write" && full.Load() {
 				return errors.New("no space left on device")
 			}
 			return nil
-		}
+		})
 		w.mail.answer = func(int, *courier.Message) courier.Outcome {
 			full.Store(true)
 			return courier.Outcome{Status: courier.Accepted, Code: "250", Parts: 1}

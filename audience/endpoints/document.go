@@ -20,6 +20,13 @@ var (
 	KindUser     = store.Kind{Name: "user", Rule: changelog.RuleRecord}
 )
 
+// safely is the kind of a row for a write that another Region must hear of
+// first: an opt-out, an opt-in, a deletion.
+func safely(k store.Kind) store.Kind {
+	k.Safety = true
+	return k
+}
+
 // Paths of an endpoint's registers; see the package comment.
 const (
 	pathID             = "Id"

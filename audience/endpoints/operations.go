@@ -180,7 +180,7 @@ func remove(tx *store.Tx, k store.Kind, key string) error {
 		return nil
 	}
 	r.Delete(tx.Stamp(r.Latest()))
-	return tx.Put(k, key, encode(&r))
+	return tx.Put(safely(k), key, encode(&r))
 }
 
 // getUser answers GetUserEndpoints.

@@ -2,6 +2,7 @@ package endpoints
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/everpoint/everpoint/api/pinpoint"
 	"github.com/everpoint/everpoint/aws"
@@ -113,7 +114,7 @@ func (w *write) optOutOnly() error {
 	}
 	r := w.was
 	r.OptOut = r.OptOut.Record(w.tx.Stamp(r.Latest()))
-	return put(w.tx, w.p.app, w.p.key, &r)
+	return w.p.put(w.tx, safely(KindEndpoint), w.p.key, &r)
 }
 
 // decide makes the new record and finds out who else changes. It writes nothing.
@@ -294,7 +295,11 @@ func (w *write) put() error {
 			return err
 		}
 	}
-	return w.p.put(w.tx, w.p.key, &w.is)
+	k := KindEndpoint
+	if !slices.Equal(w.was.OptOut, w.is.OptOut) {
+		k = safely(k)
+	}
+	return w.p.put(w.tx, k, w.p.key, &w.is)
 }
 
 // deactivate makes an endpoint INACTIVE, and takes its user away when it makes
@@ -337,12 +342,29 @@ func SetInactive(tx *store.Tx, key string) error {
 
 // put writes an endpoint's record under the index values that it has now.
 func put(tx *store.Tx, app, key string, r *changelog.Record) error {
-	return (&Patch{app: app}).put(tx, key, r)
+	return (&Patch{app: app}).put(tx, KindEndpoint, key, r)
 }
 
-func (p *Patch) put(tx *store.Tx, key string, r *changelog.Record) error {
-	var x [2]store.Index
-	n := 0
+func (p *Patch) put(tx *store.Tx, k store.Kind, key string, r *changelog.Record) error {
+	x, n := p.indexes(r)
+	return tx.Put(k, key, encode(r), x[:n]...)
+}
+
+// Indexes are the index values of a record of an endpoint or a user, for one that
+// two Regions had both changed.
+func Indexes(kind, key string, body []byte) ([]store.Index, error) {
+	if kind != KindEndpoint.Name {
+		return nil, nil
+	}
+	r, err := changelog.DecodeRecord(body)
+	if err != nil {
+		return nil, err
+	}
+	x, n := (&Patch{app: AppOfKey(key)}).indexes(&r)
+	return x[:n], nil
+}
+
+func (p *Patch) indexes(r *changelog.Record) (x [2]store.Index, n int) {
 	address, _ := r.Get(pathAddress)
 	channel, _ := r.Get(pathChannelType)
 	if len(address) > 0 && len(channel) > 0 && is(r, pathStatus, statusActive) {
@@ -353,7 +375,7 @@ func (p *Patch) put(tx *store.Tx, key string, r *changelog.Record) error {
 		x[n] = p.userIndex(string(user))
 		n++
 	}
-	return tx.Put(KindEndpoint, key, encode(r), x[:n]...)
+	return x, n
 }
 
 // encode writes a record into a buffer of about its size.

@@ -63,7 +63,9 @@ type Store struct {
 	moved       chan struct{} // closed and replaced when a head moves
 	groups      Stats
 
-	encoder *zstd.Encoder // used by the writer only
+	lineage []byte // the file as it was last written; watch's alone, then Run's
+
+	encoder *zstd.Encoder
 	decoder *zstd.Decoder
 }
 
@@ -168,19 +170,21 @@ func (s *Store) release() {
 
 // watch keeps the lineage file and, where other nodes write too, the heads.
 func (s *Store) watch(ctx context.Context) {
-	heads := time.NewTicker(headPollInterval)
-	defer heads.Stop()
+	var heads <-chan time.Time
+	if s.engine.shared() {
+		ticker := time.NewTicker(headPollInterval)
+		defer ticker.Stop()
+		heads = ticker.C
+	}
 	lineage := time.NewTicker(lineageInterval)
 	defer lineage.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-heads.C:
-			if s.engine.shared() {
-				if err := s.learnHeads(ctx); err != nil && ctx.Err() == nil {
-					s.log.WarnContext(ctx, "stream heads not read", "error", err)
-				}
+		case <-heads:
+			if err := s.learnHeads(ctx); err != nil && ctx.Err() == nil {
+				s.log.WarnContext(ctx, "stream heads not read", "error", err)
 			}
 		case <-lineage.C:
 			if err := s.saveLineage(); err != nil {

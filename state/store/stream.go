@@ -266,10 +266,14 @@ func (s *Store) saveLineage() error {
 	if err != nil {
 		return err
 	}
-	if old, err := os.ReadFile(s.lineagePath()); err == nil && bytes.Equal(old, data) {
+	if bytes.Equal(s.lineage, data) {
 		return nil
 	}
-	return writeFile(s.lineagePath(), data, 0o600)
+	if err := writeFile(s.lineagePath(), data, 0o600); err != nil {
+		return err
+	}
+	s.lineage = data
+	return nil
 }
 
 // keepClock makes the clock go on above what this node reserved in its earlier
