@@ -37,7 +37,8 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func hasBody(r *http.Request) bool { return r.Body != nil && r.Body != http.NoBody }
+// hasBody reports that a body follows the headers: of known length, or of -1.
+func hasBody(r *http.Request) bool { return r.ContentLength != 0 }
 
 // passage is one request on its way through the router.
 type passage struct {
@@ -141,6 +142,11 @@ func (p *passage) send() {
 		}
 		movable := repeatable && order.alive > 1 && i < order.alive-1
 		end := p.try(reg, out, movable)
+		if end.gone {
+			pending.close()
+			rt.abandoned.Add(1)
+			panic(http.ErrAbortHandler)
+		}
 		if end.what == answered || end.what == ill && (!repeatable || order.alive < 2) {
 			pending.close()
 			p.answer(end)
@@ -148,10 +154,6 @@ func (p *passage) send() {
 		}
 		last = end
 		switch {
-		case end.gone:
-			pending.close()
-			rt.abandoned.Add(1)
-			panic(http.ErrAbortHandler)
 		case end.what == ill:
 			pending.close()
 			pending = &end
@@ -312,6 +314,8 @@ func (p *passage) try(reg *region, out *http.Request, movable bool) ending {
 		end.what, end.resp = lost, nil
 	case err == nil:
 		end.what = verdict(resp.StatusCode)
+	case p.stream.broken(): // also ends the request's context, and yet the client may listen
+		end.what = lost
 	case p.r.Context().Err() != nil:
 		end.gone = true
 	case errors.Is(cause, errSilent):

@@ -41,7 +41,7 @@ func parts(at []uint8) (p [regionsMax]float64) {
 // near fails unless got is within four standard deviations of a share among n.
 func near(t *testing.T, what string, got, want float64, n int) {
 	t.Helper()
-	if tolerance := 4 * math.Sqrt(want*(1-want)/float64(n)) + 1e-9; math.Abs(got-want) > tolerance {
+	if tolerance := 4*math.Sqrt(want*(1-want)/float64(n)) + 1e-9; math.Abs(got-want) > tolerance {
 		t.Errorf("%s: %.4f, want %.4f ± %.4f", what, got, want, tolerance)
 	}
 }
