@@ -82,7 +82,7 @@ func (c *Health) settle() error {
 		return fmt.Errorf("health path %q does not start with a slash", c.Path)
 	}
 	for _, d := range []time.Duration{
-		c.Interval, c.Timeout, c.Window / slices, c.SlowAfter, c.StepTime, c.HoldMin, c.HoldMax, c.FlapWindow,
+		c.Interval, c.Timeout, c.Window / windowParts, c.SlowAfter, c.StepTime, c.HoldMin, c.HoldMax, c.FlapWindow,
 	} {
 		if d <= 0 {
 			return fmt.Errorf("health: a duration is not above 0")
@@ -149,7 +149,7 @@ type health struct {
 }
 
 func newHealth(cfg *Health, now time.Time) health {
-	return health{cfg: cfg, state: Up, since: now, reason: "nothing has failed", window: window{width: cfg.Window / slices}}
+	return health{cfg: cfg, state: Up, since: now, reason: "nothing has failed", window: window{width: cfg.Window / windowParts}}
 }
 
 // share is the part of the Region's share that it is given.
@@ -265,18 +265,18 @@ func (h *health) fall(now time.Time, reason string) bool {
 	return true
 }
 
-// slices is how many parts a window is counted in.
-const slices = 10
+// windowParts is how many parts a window is counted in.
+const windowParts = 10
 
 // A window counts what became of the requests of the last while.
 type window struct {
-	width time.Duration // of a slice
-	parts [slices]counts
+	width time.Duration // of a part
+	parts [windowParts]counts
 }
 
-// counts are those of one slice, or of several together.
+// counts are those of one part, or of several together.
 type counts struct {
-	number int64 // of the slice, since 1970
+	number int64 // of the part, since 1970
 	ends   [outcomes]uint32
 	slow   uint32
 	took   histogram // of answers
@@ -291,10 +291,10 @@ func (c *counts) requests() (n int) {
 
 func (c *counts) failed() int { return c.requests() - int(c.ends[answered]) }
 
-// at returns the slice of now, emptied if it held another time.
+// at returns the part of now, emptied if it held another time.
 func (w *window) at(now time.Time) *counts {
 	number := now.UnixNano() / int64(w.width)
-	part := &w.parts[uint64(number)%slices]
+	part := &w.parts[uint64(number)%windowParts]
 	if part.number != number {
 		*part = counts{number: number}
 	}
@@ -313,7 +313,7 @@ func (w *window) sum(now time.Time) (sum counts) {
 	number := now.UnixNano() / int64(w.width)
 	for i := range w.parts {
 		part := &w.parts[i]
-		if part.number <= number-slices || part.number > number {
+		if part.number <= number-windowParts || part.number > number {
 			continue
 		}
 		for o, n := range part.ends {
@@ -327,7 +327,7 @@ func (w *window) sum(now time.Time) (sum counts) {
 	return sum
 }
 
-func (w *window) clear() { w.parts = [slices]counts{} }
+func (w *window) clear() { w.parts = [windowParts]counts{} }
 
 // A histogram counts durations in buckets a quarter of a doubling wide, from
 // 64 µs to more than a minute.

@@ -560,6 +560,7 @@ func TestNew_refuses(t *testing.T) {
 		"an unknown mode":  {Regions: []Region{good}, Mode: "x"},
 		"a wrong primary":  {Regions: []Region{good}, Primary: "x"},
 		"a wrong step":     {Regions: []Region{good}, Health: Health{Steps: []float64{2}}},
+		"a limit below 0":  {Regions: []Region{good}, Limits: Limits{AnswerTimeout: -1}},
 		"too many":         {Regions: make([]Region, 17)},
 	} {
 		if _, err := New(cfg, http.DefaultTransport, time.Now, rand.New(rand.NewPCG(1, 2)), slog.New(slog.NewTextHandler(io.Discard, nil))); err == nil {

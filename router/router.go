@@ -157,6 +157,9 @@ func New(cfg Config, behind http.RoundTripper, now func() time.Time, chance *ran
 		cfg.Remembered = Remembered
 	}
 	cfg.Limits.settle()
+	if err := cfg.Limits.check(); err != nil {
+		return nil, fmt.Errorf("router: %w", err)
+	}
 	if err := cfg.Health.settle(); err != nil {
 		return nil, fmt.Errorf("router: %w", err)
 	}
@@ -228,6 +231,21 @@ func (l *Limits) settle() {
 	or(&l.HeaderTimeout, 10*time.Second)
 	or(&l.IdleTimeout, 120*time.Second)
 	or(&l.StreamsMax, 128)
+}
+
+// check refuses limits below 0, by which nothing could pass.
+func (l *Limits) check() error {
+	for name, n := range map[string]int64{
+		"RequestsMax": int64(l.RequestsMax), "RegionRequestsMax": int64(l.RegionRequestsMax), "HeaderBytesMax": int64(l.HeaderBytesMax),
+		"BodyBytesMax": l.BodyBytesMax, "ReplayBytesMax": l.ReplayBytesMax, "ReplaysBytesMax": l.ReplaysBytesMax, "StreamsMax": int64(l.StreamsMax),
+		"BodyTimeout": int64(l.BodyTimeout), "AnswerTimeout": int64(l.AnswerTimeout), "StreamTimeout": int64(l.StreamTimeout),
+		"RequestTimeout": int64(l.RequestTimeout), "HeaderTimeout": int64(l.HeaderTimeout), "IdleTimeout": int64(l.IdleTimeout),
+	} {
+		if n < 0 {
+			return fmt.Errorf("limits: %s is below 0", name)
+		}
+	}
+	return nil
 }
 
 func or[T comparable](setting *T, otherwise T) {

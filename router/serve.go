@@ -393,6 +393,9 @@ func (p *passage) answer(end ending) {
 		whole = true
 		return
 	}
+	if resp.ContentLength < 0 {
+		_ = p.ctrl.Flush() // the first piece may be long in coming
+	}
 	buf := copies.Get().(*[32 << 10]byte)
 	defer copies.Put(buf)
 	var sent int64
@@ -429,10 +432,14 @@ func (p *passage) answer(end ending) {
 	whole = true
 }
 
-// broke tells the Region's health of an answer that broke off.
+// broke tells the Region's health of an answer that broke off, unless the client
+// left, or took as long as a request may.
 func (p *passage) broke(end ending) {
 	if p.r.Context().Err() != nil {
 		p.rt.abandoned.Add(1)
+		return
+	}
+	if time.Now().After(end.attempt.ends) {
 		return
 	}
 	now := p.rt.now()

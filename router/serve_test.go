@@ -426,6 +426,7 @@ func TestServe_streams_down(t *testing.T) {
 	s.regions[0].do(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Trailer", "X-Sum")
 		w.Header().Set("Content-Type", "text/plain")
+		_ = http.NewResponseController(w).Flush()
 		for piece := range next {
 			_, _ = io.WriteString(w, piece)
 			_ = http.NewResponseController(w).Flush()
@@ -434,16 +435,13 @@ func TestServe_streams_down(t *testing.T) {
 	})
 	for _, c := range []*http.Client{s.h1, s.h2} {
 		next = make(chan string, 1)
-		next <- "one"
 		resp, err := c.Do(s.signed("GET", "/x", "", ""))
 		if err != nil {
 			t.Fatal(err)
 		}
 		buf := make([]byte, 100)
-		for i, want := range []string{"one", "two", "three"} {
-			if i > 0 {
-				next <- want // only now: what came before was not held back
-			}
+		for _, want := range []string{"one", "two", "three"} {
+			next <- want // only now: what came before, and the headers, were not held back
 			if n, err := io.ReadFull(resp.Body, buf[:len(want)]); err != nil || string(buf[:n]) != want {
 				t.Fatalf("piece %q, want %q: %v", buf[:n], want, err)
 			}
