@@ -15,6 +15,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -213,7 +214,7 @@ func (m *member) run(j journal) {
 	m.w.mu.Lock()
 	seed := m.w.rng.Uint64()
 	m.w.mu.Unlock()
-	client := &http.Client{Transport: &network{m.w, m.name}}
+	client := clientOf(m.w, m.name)
 	q, err := newQuorum(cfg, j, client, time.Now, rand.New(rand.NewPCG(seed, uint64(m.lives))), m.w.log())
 	if err != nil {
 		m.w.t.Fatal(err)
@@ -275,6 +276,7 @@ func (w *world) stopAll() {
 	for _, m := range w.all() {
 		m.kill()
 	}
+	time.Sleep(lateMax + 2*w.delay) // what is still on its way arrives nowhere
 }
 
 // sever cuts or mends the network between a voter and all others.
@@ -356,11 +358,15 @@ func (d *disk) id() uint64 {
 	return d.row.ID
 }
 
+const lateMax = 2 * time.Second // how long a request without a caller is served
+
 // network carries a voter's requests.
 type network struct {
 	w    *world
 	from string
 }
+
+func clientOf(w *world, name string) *http.Client { return &http.Client{Transport: &network{w, name}} }
 
 func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
 	w := n.w
@@ -384,11 +390,18 @@ func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	w.judge.messages(n.from, body)
+	if r.Context().Err() != nil { // the caller is gone, and the request is not
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), lateMax)
+		defer cancel()
+		r = r.WithContext(ctx)
+	}
 	resp, err := n.deliver(r, body)
 	if twice {
 		go func() {
 			time.Sleep(there + back)
-			if resp, err := n.deliver(r, body); err == nil {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), lateMax)
+			defer cancel()
+			if resp, err := n.deliver(r.WithContext(ctx), body); err == nil {
 				resp.Body.Close()
 			}
 		}()
@@ -523,4 +536,16 @@ func (w *world) rest() {
 	for _, f := range w.judge.verdict() {
 		w.t.Error(f)
 	}
+}
+
+// three starts a group of two Regions and a witness and waits until all vote.
+func three(t *testing.T, test func(t *testing.T, w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, "a", "b", "witness")
+		defer w.rest()
+		w.startAll()
+		w.until("the group forms", 30*time.Second, w.formed)
+		test(t, w)
+	})
 }

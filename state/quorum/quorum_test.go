@@ -12,18 +12,6 @@ import (
 	"github.com/everpoint/everpoint/aws"
 )
 
-// three starts a group of two Regions and a witness and waits until all vote.
-func three(t *testing.T, test func(t *testing.T, w *world)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, "a", "b", "witness")
-		defer w.rest()
-		w.startAll()
-		w.until("the group forms", 30*time.Second, w.formed)
-		test(t, w)
-	})
-}
-
 // do proposes a command at a member and expects it to be accepted.
 func (m *member) do(c Command) Result {
 	m.w.t.Helper()
