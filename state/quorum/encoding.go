@@ -3,6 +3,7 @@ package quorum
 import (
 	"encoding/json"
 	"fmt"
+	"net/url"
 
 	"google.golang.org/protobuf/proto"
 
@@ -17,6 +18,7 @@ const (
 	envelopeBytesMax = 32 << 20 // a snapshot, with every map at its bound, is below it
 	envelopeMessages = 256
 	idBytesMax       = 64
+	urlBytesMax      = 512
 )
 
 // version is that of the proposals this release makes and applies. It rises when
@@ -108,6 +110,7 @@ func decode[C Command](body []byte) (Command, error) {
 type envelope struct {
 	Cluster  string
 	From     string   // name of the sender
+	URL      string   `json:",omitempty"` // of its node that runs the voter
 	Messages [][]byte // in the library's encoding
 }
 
@@ -117,6 +120,11 @@ func decodeEnvelope(data []byte) (envelope, []*pb.Message, error) {
 	var e envelope
 	if err := json.Unmarshal(data, &e); err != nil {
 		return e, nil, aws.Invalid("the envelope cannot be read: %v", err)
+	}
+	if e.URL != "" {
+		if u, err := url.Parse(e.URL); err != nil || len(e.URL) > urlBytesMax || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return e, nil, aws.Invalid("the sender's URL cannot be used")
+		}
 	}
 	if len(e.Messages) > envelopeMessages {
 		return e, nil, aws.TooLarge("an envelope of %d messages is above %d", len(e.Messages), envelopeMessages)

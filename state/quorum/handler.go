@@ -92,7 +92,7 @@ func (q *Quorum) takeMessages(w http.ResponseWriter, _ *http.Request, body []byt
 		say(w, http.StatusBadRequest, reply{Reason: err.Error()})
 		return
 	}
-	q.hear(e.From)
+	q.hear(e.From, e.URL)
 	select {
 	case q.inbox <- func(v *voter) {
 		if e.Cluster != v.id.Cluster || e.Cluster == "" {

@@ -111,7 +111,7 @@ func (q *Quorum) passports(ctx context.Context) (members []passport, empty int) 
 }
 
 func (q *Quorum) passport(ctx context.Context, name string) (*passport, error) {
-	status, body, err := q.call(ctx, http.MethodGet, q.cfg.Peers[name], "voter", nil)
+	status, body, err := q.callPeer(ctx, http.MethodGet, name, "voter", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +138,7 @@ func (q *Quorum) join(ctx context.Context, id *identity, p passport) func(v *vot
 	if _, ok := q.peers[at]; !ok {
 		at = p.Name
 	}
-	status, said, err := q.call(ctx, http.MethodPost, q.cfg.Peers[at], "join", body)
+	status, said, err := q.callPeer(ctx, http.MethodPost, at, "join", body)
 	if err != nil {
 		return nil
 	}

@@ -129,21 +129,25 @@ func (q *Quorum) forward(ctx context.Context, hint string, data []byte) (leader,
 // or a peer.
 func (q *Quorum) offer(ctx context.Context, name string, data []byte) (int, reply, error) {
 	q.mu.Lock()
-	voting, base := q.view.voting, q.cfg.Peers[name]
-	if name == q.cfg.Name {
-		base = q.view.holder
-	}
+	voting, holder := q.view.voting, q.view.holder
 	q.mu.Unlock()
 	if name == q.cfg.Name && voting {
 		return q.offerHere(ctx, data)
 	}
-	if base == "" {
-		return 0, reply{}, errors.New("no node runs the voter")
-	}
 	// A voter that hangs must not use up the time for the others.
 	ctx, cancel := context.WithTimeout(ctx, q.cfg.election()/2)
 	defer cancel()
-	status, body, err := q.call(ctx, http.MethodPost, base, "propose", data)
+	var status int
+	var body []byte
+	var err error
+	switch {
+	case name != q.cfg.Name:
+		status, body, err = q.callPeer(ctx, http.MethodPost, name, "propose", data)
+	case holder == "" || holder == q.cfg.URL:
+		err = errors.New("no other node runs the voter")
+	default:
+		status, body, err = q.call(ctx, http.MethodPost, holder, "propose", data)
+	}
 	if err != nil {
 		return 0, reply{}, err
 	}

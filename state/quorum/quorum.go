@@ -22,7 +22,7 @@ type Config struct {
 	Name    string // the Region's or the witness's; required
 	Witness bool   // it votes and holds no data
 	Node    string // this node, unique among the Region's; required
-	URL     string // where the Region's other nodes reach this one's peer listener; empty when there are none
+	URL     string // where others reach this node's own peer listener; empty when the Region has no other node
 	// Peers is the base URL of each voter's peer listener by name, this one's
 	// included, equal at every voter.
 	Peers map[string]string
@@ -91,6 +91,7 @@ type Quorum struct {
 	last    *identity            // the newest row that was seen
 	rebirth bool                 // the voter has to begin a new life
 	heard   map[string]time.Time // when each peer last sent something
+	routes  map[string]string    // where each peer was last heard from, if not where it is configured
 	held    held
 	applied func(index uint64, data []byte) // tests look on; may be nil
 }
@@ -132,6 +133,7 @@ func newQuorum(cfg Config, j journal, client *http.Client, now func() time.Time,
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("configure the quorum: %w", err)
 	}
+	cfg.URL = strings.TrimSuffix(cfg.URL, "/")
 	if client == nil {
 		client = http.DefaultClient
 	}
@@ -144,6 +146,7 @@ func newQuorum(cfg Config, j journal, client *http.Client, now func() time.Time,
 		moved:   make(chan struct{}),
 		waiters: map[string]chan answer{},
 		heard:   map[string]time.Time{},
+		routes:  map[string]string{},
 		view:    view{role: Starting},
 	}
 	for name := range cfg.Peers {

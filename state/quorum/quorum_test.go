@@ -319,39 +319,48 @@ func (w *world) agree() bool {
 }
 
 func TestQuorum_two_nodes_over_one_store(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 5, "a", "b", "witness")
-		defer w.rest()
-		w.members["a2"] = &member{w: w, host: "a2", name: "a", disk: w.members["a"].disk}
-		for _, m := range w.all() {
-			m.start()
-		}
-		first, second := w.members["a"], w.members["a2"]
-		w.until("the group forms", 30*time.Second, w.formed)
-		if first.q.Status().Role == Following {
-			first, second = second, first
-		}
-		if r := second.q.Status().Role; r != Following {
-			t.Fatalf("the second node's role is %s", r)
-		}
-		second.do(Join{Region: "a", Incarnation: "1"}) // a node without the voter proposes, and sees it applied
-		if st, _ := second.q.State(); !st.Regions["a"].InSync {
-			t.Fatal("it does not see what it proposed")
-		}
-		id := second.disk.id()
-		first.kill()
-		w.until("the second node votes", 20*time.Second, func() bool { return second.q.Status().Role != Following && w.leader() != nil })
-		second.do(grant("k"))
-		if second.disk.id() != id {
-			t.Error("the voter's life ended with the node that ran it")
-		}
-		first.start()
-		first.w.until("the first follows", 10*time.Second, func() bool { return first.q.Status().Role == Following })
-		first.do(grant("k"))
-		if st, _ := second.q.State(); st.Shares["k"]["a"] != 2 {
-			t.Errorf("shares %v", st.Shares)
-		}
-	})
+	for _, hosts := range [][2]string{{"a", "a2"}, {"a2", "a"}} { // a is where the others find the Region
+		t.Run(hosts[0]+"_votes_first", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 5, "a", "b", "witness")
+				defer w.rest()
+				w.members["a2"] = &member{w: w, host: "a2", name: "a", disk: w.members["a"].disk}
+				first, second := w.members[hosts[0]], w.members[hosts[1]]
+				first.start()
+				w.until("the first votes", 5*time.Second, func() bool { return first.q.Status().Role == Joining })
+				second.start()
+				w.members["b"].start()
+				w.members["witness"].start()
+				w.until("the group forms", 30*time.Second, w.formed)
+				if r := second.q.Status().Role; r != Following {
+					t.Fatalf("the second node's role is %s", r)
+				}
+				second.do(Join{Region: "a", Incarnation: "1"}) // a node without the voter proposes, and sees it applied
+				if st, _ := second.q.State(); !st.Regions["a"].InSync {
+					t.Fatal("it does not see what it proposed")
+				}
+				id := second.disk.id()
+				first.kill()
+				w.until("the second node votes", 20*time.Second, func() bool {
+					s := second.q.Status()
+					return s.Leader != "" && (s.Role == Follower || s.Role == Leader)
+				})
+				second.do(grant("k"))
+				if second.disk.id() != id {
+					t.Error("the voter's life ended with the node that ran it")
+				}
+				first.start()
+				first.w.until("the first follows", 10*time.Second, func() bool { return first.q.Status().Role == Following })
+				first.do(grant("k"))
+				if st, _ := second.q.State(); st.Shares["k"]["a"] != 2 {
+					t.Errorf("shares %v", st.Shares)
+				}
+				if s := first.q.Status(); s.Leader != second.q.Status().Leader {
+					t.Errorf("a node that follows says that %q leads", s.Leader)
+				}
+			})
+		})
+	}
 }
 
 func TestQuorum_a_paused_node_can_write_nothing_after_another_took_over(t *testing.T) {

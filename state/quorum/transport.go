@@ -67,7 +67,7 @@ func (p *peer) run(ctx context.Context) {
 			p.report(ctx, batch, false)
 			continue
 		}
-		p.q.hear(p.name)
+		p.q.hear(p.name, "")
 		p.report(ctx, batch, true)
 	}
 }
@@ -114,7 +114,7 @@ func (p *peer) report(ctx context.Context, batch []parcel, arrived bool) {
 }
 
 func (p *peer) post(ctx context.Context, batch []parcel) error {
-	e := envelope{Cluster: batch[0].cluster, From: p.q.cfg.Name}
+	e := envelope{Cluster: batch[0].cluster, From: p.q.cfg.Name, URL: p.q.cfg.URL}
 	limit := p.q.cfg.election()
 	for _, m := range batch {
 		e.Messages = append(e.Messages, m.body)
@@ -128,7 +128,7 @@ func (p *peer) post(ctx context.Context, batch []parcel) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	status, _, err := p.q.call(ctx, http.MethodPost, p.q.cfg.Peers[p.name], "messages", body)
+	status, _, err := p.q.callPeer(ctx, http.MethodPost, p.name, "messages", body)
 	if err == nil && status != http.StatusAccepted {
 		err = fmt.Errorf("answered %d", status)
 	}
@@ -161,11 +161,37 @@ func (q *Quorum) call(ctx context.Context, method, base, what string, body []byt
 	return resp.StatusCode, answer, nil
 }
 
-// hear remembers that a voter is alive.
-func (q *Quorum) hear(name string) {
+// callPeer makes a request of a voter: of the node that it was last heard from,
+// or where the configuration says. A node that does not answer as it should is
+// asked no more until it is heard from again.
+func (q *Quorum) callPeer(ctx context.Context, method, name, what string, body []byte) (int, []byte, error) {
+	q.mu.Lock()
+	base, learned := q.routes[name]
+	q.mu.Unlock()
+	if !learned {
+		base = q.cfg.Peers[name]
+	}
+	status, answer, err := q.call(ctx, method, base, what, body)
+	if learned && (err != nil || status >= http.StatusInternalServerError) {
+		q.mu.Lock()
+		if q.routes[name] == base {
+			delete(q.routes, name)
+		}
+		q.mu.Unlock()
+	}
+	return status, answer, err
+}
+
+// hear remembers that a voter is alive, and which node speaks for it if that is
+// said.
+func (q *Quorum) hear(name, from string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if _, ok := q.cfg.Peers[name]; ok {
-		q.heard[name] = time.Now()
+	if _, ok := q.cfg.Peers[name]; !ok || name == q.cfg.Name {
+		return
+	}
+	q.heard[name] = time.Now()
+	if from != "" {
+		q.routes[name] = from
 	}
 }
