@@ -26,6 +26,10 @@ type request struct {
 	done  chan struct{}
 	err   error
 	after []func()
+	// safety says that the update wrote safety data; at is then the block that its
+	// commit put it in.
+	safety bool
+	at     int64
 }
 
 func (r *request) answer() {
@@ -45,6 +49,7 @@ type group struct {
 	byHash  map[string][]place // what this group wrote under it
 	order   []place            // of dirty rows, as first written
 	facts   [][]byte
+	heard   [][]byte
 }
 
 // write is the writer's loop: gather, commit, answer.
@@ -199,7 +204,7 @@ func (s *Store) try(ctx context.Context, reqs []*request, named []place) (wrote 
 	}
 	live := 0
 	for _, r := range reqs {
-		r.err, r.after = nil, nil
+		r.err, r.after, r.safety = nil, nil, false
 		if r.ctx.Err() != nil {
 			r.err = r.ctx.Err()
 			continue
@@ -247,6 +252,9 @@ func (s *Store) try(ctx context.Context, reqs []*request, named []place) (wrote 
 		if h.n > s.heads[h.stream].n {
 			s.heads[h.stream] = h
 		}
+	}
+	for _, r := range reqs {
+		r.at = s.heads[Safety].n
 	}
 	s.groups.Commits++
 	s.groups.Updates += int64(live)
@@ -452,7 +460,11 @@ func (g *group) run(r *request) (err error) {
 		}
 	}
 	g.facts = append(g.facts, tx.facts...)
+	g.heard = append(g.heard, tx.heard...)
 	r.after = tx.after
+	for _, e := range tx.rows {
+		r.safety = r.safety || !e.foreign && e.kind.stream() == Safety
+	}
 	return nil
 }
 
@@ -468,7 +480,7 @@ func (g *group) batch() (*batch, error) {
 		return strings.Compare(x.key, y.key)
 	})
 	live := make([]written, 0, len(g.order))
-	b.logged = len(g.facts) > 0
+	b.logged = len(g.facts)+len(g.heard) > 0
 	for _, p := range g.order {
 		e := g.rows[p]
 		if e.id == 0 && e.body == nil {
@@ -478,7 +490,7 @@ func (g *group) batch() (*batch, error) {
 		b.logged = b.logged || e.kind.stream() != ""
 	}
 	b.blocks = sync.OnceValues(func() ([]sealedBlock, error) { return g.blocks(live) })
-	if len(live)+len(g.facts) > aloneMax {
+	if len(live)+len(g.facts)+len(g.heard) > aloneMax {
 		go func() { _, _ = b.blocks() }() // beside the rows and what the database does with them
 	}
 	bodies, err := g.seal(live)
@@ -567,11 +579,16 @@ func (g *group) blocks(order []written) ([]sealedBlock, error) {
 	p.plain = make([]byte, 0, min(size, blockBytesMax))
 	var record []byte
 	for _, st := range streams {
-		if st == Events {
+		switch st {
+		case Events:
 			for _, fact := range g.facts {
 				p.add(st, fact)
 			}
-		} else {
+		case Heard:
+			for _, fact := range g.heard {
+				p.add(st, fact)
+			}
+		default:
 			for _, w := range order {
 				if w.row.kind.stream() == st {
 					record = changelog.AppendChange(record[:0], changelog.Change{

@@ -35,9 +35,10 @@ const (
 	Safety  Stream = "safety"
 	Changes Stream = "change"
 	Events  Stream = "event"
+	Heard   Stream = "heard" // other Regions' facts
 )
 
-var streams = [...]Stream{Safety, Changes, Events}
+var streams = [...]Stream{Safety, Changes, Events, Heard}
 
 // Index is a value that a row is found by without being read: an address, a
 // user id. The engine sees only a keyed hash of it.

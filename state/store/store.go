@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -62,6 +63,7 @@ type Store struct {
 	heads       map[Stream]head
 	moved       chan struct{} // closed and replaced when a head moves
 	groups      Stats
+	acknowledge func(context.Context, int64) error
 
 	lineage []byte // the file as it was last written; watch's alone, then Run's
 
@@ -365,6 +367,33 @@ func (s *Store) ScanKinds(ctx context.Context, kinds []Kind, yield func(Row) err
 			return err
 		}
 		return yield(Row{r.kind, r.key, o.body})
+	})
+	return s.readError(err)
+}
+
+// Changes hands every row that other Regions may have, as a change, to yield, in
+// the order they were first written and from the row after a given one, until
+// yield returns an error. yield is told each row's number, to go on after it.
+// Removed documents are among them, as tombstones. What is written meanwhile may
+// or may not be seen; it is above the heads taken before.
+func (s *Store) Changes(ctx context.Context, after int64, yield func(n int64, c changelog.Change) error) error {
+	err := s.engine.scan(ctx, after, 1000, func(r *stored) error {
+		o, err := s.open(r)
+		if err != nil {
+			return err
+		}
+		if r.kind == KindTombstone.Name {
+			_, d, err := DecodeTombstone(o.body)
+			if err != nil {
+				return err
+			}
+			kind, key, _ := strings.Cut(r.key, "\x00")
+			return yield(r.id, changelog.Change{Kind: kind, Key: key, Rule: changelog.RuleDocument, Body: changelog.AppendDocument(nil, d)})
+		}
+		if o.rule == changelog.RuleLocal {
+			return nil
+		}
+		return yield(r.id, changelog.Change{Kind: r.kind, Key: r.key, Rule: o.rule, Hashes: o.hashes, Body: o.body})
 	})
 	return s.readError(err)
 }

@@ -69,6 +69,16 @@ func (s *Store) Blocks(ctx context.Context, st Stream, n int64, limit int) ([]Bl
 	return out, nil
 }
 
+// Hash returns the hash of the chain up to and with block n: nothing for n 0, nil
+// when the block is not there, or not any more.
+func (s *Store) Hash(ctx context.Context, st Stream, n int64) ([]byte, error) {
+	if n == 0 {
+		return []byte{}, nil
+	}
+	hash, err := s.engine.blockHash(ctx, st, n)
+	return hash, s.readError(err)
+}
+
 // Trim removes the stream's blocks that are older than before and not after n.
 // It returns how many it removed. It takes its turns with the updates, trimMax
 // blocks at a time.

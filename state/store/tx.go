@@ -21,6 +21,7 @@ type Tx struct {
 	rows   map[place]*entry
 	byHash map[string][]place
 	facts  [][]byte
+	heard  [][]byte
 	after  []func()
 }
 
@@ -193,6 +194,10 @@ func (tx *Tx) Lookup(k Kind, x Index, limit int) ([]Row, error) {
 // update with a fact of more than 16 MiB is refused.
 func (tx *Tx) Append(fact []byte) { tx.facts = append(tx.facts, fact) }
 
+// Hear keeps a fact of another Region's in the stream Heard, within the same
+// bound.
+func (tx *Tx) Hear(fact []byte) { tx.heard = append(tx.heard, fact) }
+
 // checkRecords refuses what no block can hold.
 func (tx *Tx) checkRecords() error {
 	for p, e := range tx.rows {
@@ -200,7 +205,7 @@ func (tx *Tx) checkRecords() error {
 			return aws.TooLarge("%s of %d bytes is above the bound of %d", p.kind, n, recordBytesMax)
 		}
 	}
-	for _, f := range tx.facts {
+	for _, f := range append(tx.facts[:len(tx.facts):len(tx.facts)], tx.heard...) {
 		if len(f) > recordBytesMax {
 			return aws.TooLarge("event of %d bytes is above the bound of %d", len(f), recordBytesMax)
 		}
@@ -272,8 +277,33 @@ func Save[T any](tx *Tx, k Kind, key string, v *T, indexes ...Index) error {
 // package comment for what fn may and may not do. When ctx ends before the
 // update was taken up, nothing was written; afterwards Update waits for the
 // outcome, which is bounded by the database's own time limits.
+//
+// When the store belongs to a group of Regions, an update that writes safety
+// data returns after the group has it; see [Store.Acknowledge].
 func (s *Store) Update(ctx context.Context, fn func(*Tx) error, touch ...Touch) error {
-	return s.submit(&request{ctx: ctx, fn: fn, touch: touch})
+	r := &request{ctx: ctx, fn: fn, touch: touch}
+	if err := s.submit(r); err != nil || !r.safety {
+		return err
+	}
+	s.mu.Lock()
+	acknowledge := s.acknowledge
+	s.mu.Unlock()
+	if acknowledge == nil {
+		return nil
+	}
+	return acknowledge(ctx, r.at)
+}
+
+// Acknowledge has Update call f after the local commit of safety data, with the
+// number of its block in the safety stream; f returns when every Region that must
+// have it has it, or why that is not known. What was committed stays, whatever f
+// says.
+//
+// Source: design 5, Shipping.
+func (s *Store) Acknowledge(f func(ctx context.Context, n int64) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.acknowledge = f
 }
 
 // submit hands a request to the writer and waits for the answer.

@@ -1,0 +1,39 @@
+// Package replica ships the change log between Regions: every Region pulls the
+// others' blocks, merges them, and says how far it has them on disk.
+//
+// # Guarantees
+//
+//   - A block's changes and the cursor that says so are one commit, so a Region
+//     that dies at any moment goes on where it was, and nothing is merged half.
+//   - Whatever order the streams of several Regions are merged in, all Regions
+//     hold the same rows in the end (state/changelog).
+//   - An acknowledgement is sent after the commit, never before, and names the
+//     incarnation of the database it was made by.
+//   - A Region whose position the other does not know (it is new, was away for
+//     longer than the log is kept, or either was restored from a backup) takes the
+//     other's rows first, from where it left off if it is interrupted, and then
+//     follows from the heads as they were before the rows were read.
+//   - Safety data has a stream of its own and waits for nothing else.
+//
+// # The wire
+//
+// Below /everpoint/replica/v1/, over HTTP/2 with mutual TLS. A pull is one
+// request, open as long as the two Regions hear of each other: the answer brings
+// frames, the request's body brings acknowledgements, eight bytes each, big
+// endian: the number of the last block that is on disk.
+//
+//	POST stream/{stream}?incarnation=I&after=N&hash=H   blocks and heartbeats
+//	GET  rows?after=N                                   rows, as changes
+//
+// A frame is a byte that names it, four bytes of length, and its content; see
+// frame.go. Blocks are compressed, not sealed: TLS keeps them between the two.
+// Changes that a Region took over from another are left out, for every Region
+// pulls from every other.
+//
+// # Several nodes
+//
+// The nodes of a Region share the work by a lease for each peer, kept in the
+// database; all of them answer pulls.
+//
+// Source: design 4 and 5, Shipping.
+package replica
