@@ -393,8 +393,8 @@ func TestServe_streams_up(t *testing.T) {
 	for _, reg := range s.regions {
 		reg.do(func(http.ResponseWriter, *http.Request) { calls.Add(1); panic(http.ErrAbortHandler) })
 	}
-	if code, _, _ := s.call(s.h1, s.signed("PUT", "/x", strings.Repeat("x", 2<<10), "i")); code != 502 || calls.Load() != 1 {
-		t.Errorf("%d after %d calls", code, calls.Load())
+	if code, _, _ := s.call(s.h1, s.signed("PUT", "/x", strings.Repeat("x", 2<<10), "i")); code != 502 || calls.Load() != 1 || s.rt.Status().Retries != 0 {
+		t.Errorf("%d after %d calls and %d retries", code, calls.Load(), s.rt.Status().Retries)
 	}
 }
 
@@ -523,7 +523,7 @@ func TestServe_cancellation(t *testing.T) {
 		cancel()
 	}
 	await(t, "nothing in flight", func() bool { return s.rt.Status().InFlight == 0 })
-	if st := s.rt.Status(); st.Regions[0].State != Up || st.Regions[0].Failed != 0 || st.Abandoned != 2 {
+	if st := s.rt.Status(); st.Regions[0].State != Up || st.Regions[0].Requests != 0 || st.Abandoned != 2 {
 		t.Errorf("%+v", st)
 	}
 }
