@@ -158,8 +158,14 @@ func TestHealth_flapping(t *testing.T) {
 
 func TestHealth_settings(t *testing.T) {
 	for _, bad := range []Health{
-		{Path: "readyz"}, {Interval: -1}, {FailureRatio: 1.5}, {Steps: []float64{0}}, {Steps: []float64{1}}, {ChecksDown: -1},
-		{Steps: make([]float64, 17)}, {Window: 5},
+		{Path: "readyz"},
+		{Interval: -1},
+		{FailureRatio: 1.5},
+		{Steps: []float64{0}},
+		{Steps: []float64{1}},
+		{ChecksDown: -1},
+		{Steps: make([]float64, 17)},
+		{Window: 5},
 	} {
 		if err := bad.settle(); err == nil {
 			t.Errorf("%+v passes", bad)

@@ -229,18 +229,31 @@ func TestServe_broken_answer(t *testing.T) {
 	}
 }
 
+// rawAnswer is an answer, read to its end.
+type rawAnswer struct {
+	StatusCode int
+	Header     http.Header
+	body       string
+}
+
 // raw sends bytes to the router and returns the answer.
-func (s *site) raw(text string) (*http.Response, error) {
+func (s *site) raw(text string) (*rawAnswer, error) {
 	c, err := tls.Dial("tcp", s.front.Listener.Addr().String(), s.trust)
 	if err != nil {
 		return nil, err
 	}
-	s.t.Cleanup(func() { c.Close() })
+	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	if _, err := io.WriteString(c, text); err != nil {
 		return nil, err
 	}
-	return http.ReadResponse(bufio.NewReader(c), nil)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return &rawAnswer{resp.StatusCode, resp.Header, string(body)}, err
 }
 
 var nastyPaths = []string{
@@ -512,8 +525,12 @@ func TestServe_cancellation(t *testing.T) {
 	for _, c := range []*http.Client{s.h1, s.h2} {
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { <-began; cancel() }()
-		if _, err := c.Do(s.signed("GET", "/x", "", "").WithContext(ctx)); !errors.Is(err, context.Canceled) {
+		resp, err := c.Do(s.signed("GET", "/x", "", "").WithContext(ctx))
+		if !errors.Is(err, context.Canceled) {
 			t.Errorf("error %v", err)
+		}
+		if err == nil {
+			resp.Body.Close()
 		}
 		select {
 		case <-ended:
@@ -542,17 +559,16 @@ func TestServe_bounds(t *testing.T) {
 			<-r.Context().Done()
 		}
 	})
-	status := func(name string, want int, r *http.Response, err error) {
+	status := func(name string, want int, r *rawAnswer, err error) {
 		t.Helper()
 		if err != nil || r.StatusCode != want {
 			t.Errorf("%s: %+v %v, want %d", name, r, err, want)
 			return
 		}
 		if want >= 500 || want == 413 || want == 400 {
-			body, _ := io.ReadAll(r.Body)
 			var told struct{ Message string }
-			if json.Unmarshal(body, &told) != nil || told.Message == "" || r.Header.Get("X-Amzn-Errortype") == "" {
-				t.Errorf("%s: %v %s", name, r.Header, body)
+			if json.Unmarshal([]byte(r.body), &told) != nil || told.Message == "" || r.Header.Get("X-Amzn-Errortype") == "" {
+				t.Errorf("%s: %v %s", name, r.Header, r.body)
 			}
 		}
 	}
@@ -574,8 +590,9 @@ func TestServe_bounds(t *testing.T) {
 	for _, c := range []*http.Client{s.h1, s.h2} {
 		r, _ := http.NewRequest("POST", s.front.URL+"/x", io.MultiReader(bytes.NewReader(make([]byte, 2<<20))))
 		if resp, err := c.Do(r); err == nil {
-			status("a streamed body beyond the bound", 413, resp, nil)
+			body, _ := io.ReadAll(resp.Body)
 			resp.Body.Close()
+			status("a streamed body beyond the bound", 413, &rawAnswer{resp.StatusCode, resp.Header, string(body)}, nil)
 		} else if c == s.h2 {
 			t.Error(err)
 		}
@@ -635,8 +652,8 @@ func TestServe_full(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		body, _ := io.ReadAll(resp.Body)
-		if resp.StatusCode != 503 || resp.Header.Get("Retry-After") != "1" || resp.Header.Get("Content-Type") != tt.kind || !strings.Contains(string(body), tt.body) {
+		body := resp.body
+		if resp.StatusCode != 503 || resp.Header.Get("Retry-After") != "1" || resp.Header.Get("Content-Type") != tt.kind || !strings.Contains(body, tt.body) {
 			t.Errorf("%d %v %s", resp.StatusCode, resp.Header, body)
 		}
 		if resp.Header.Get("X-Amzn-Requestid") == "" || resp.Header.Get(headerRegion) != "" {
