@@ -37,6 +37,24 @@ const (
 	purgeGrace = time.Minute
 )
 
+// Merged is told of rows that another Region changed: an app that was deleted
+// there is purged here too.
+func (s *Service) Merged(tx *store.Tx, kind, key string, body []byte) error {
+	if kind != Kind.Name {
+		return nil
+	}
+	d, err := changelog.DecodeDocument(body)
+	if err != nil || d.Body == nil {
+		return err
+	}
+	a, err := store.Decode[App](Kind, body)
+	if err != nil || a.DeletedAt == "" {
+		return err
+	}
+	tx.AfterCommit(s.rouse)
+	return store.Save(tx, kindPurge, key, &purge{DeletedAt: s.now().UnixMilli()})
+}
+
 func (s *Service) rouse() {
 	select {
 	case s.wake <- struct{}{}:

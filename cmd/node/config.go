@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -37,6 +38,8 @@ type Config struct {
 
 	Import Import // where import jobs read
 	Events Events // where the event stream goes
+
+	Group *Group // the other Regions; none: this Region is alone
 
 	// Local lets mail come from any sender address, for trying things out.
 	// `everpoint local` sets it.
@@ -121,6 +124,29 @@ type Import struct {
 type Events struct {
 	Dir     string // files below it; empty: none
 	AllApps bool   // also of apps without an event stream
+}
+
+// Group is the Regions that hold the same data. They share the hashing keyset:
+// copy hashing.json from the first Region's KeysDir before another's first start.
+type Group struct {
+	// Listen is host:port, where the other Regions pull changes. Required.
+	Listen string
+	// CAFile, CertFile and KeyFile are PEM, and required: the authority of the
+	// Regions' certificates, and of nothing else; and this Region's certificate and
+	// key. It names the Region by the URI everpoint://region/{Region}, and the host
+	// that the others call.
+	CAFile, CertFile, KeyFile string
+	// Peers are the other Regions. At least one.
+	Peers []Peer
+	// Together has opt-outs, deletions, claims and accepted sends answered after
+	// every peer has them on disk: while one cannot be reached, they are refused.
+	Together bool
+}
+
+// Peer is another Region of the group.
+type Peer struct {
+	Region string // its name
+	URL    string // https://host:port of its Group.Listen
 }
 
 var (
@@ -227,6 +253,14 @@ func (c *Config) settle(base string) error {
 		below(&c.Mail.PasswordFile)
 		below(&c.Mail.CAFile)
 	}
+	if c.Group != nil {
+		if err := c.Group.settle(c.Region); err != nil {
+			return err
+		}
+		for _, p := range []*string{&c.Group.CAFile, &c.Group.CertFile, &c.Group.KeyFile} {
+			below(p)
+		}
+	}
 	for _, p := range []*string{
 		&c.Dir, &c.KeysDir, &c.PostgresURLFile, &c.Door.CertFile, &c.Door.KeyFile,
 		&c.Import.BucketDir, &c.Import.SecretFile, &c.Events.Dir,
@@ -237,6 +271,28 @@ func (c *Config) settle(base string) error {
 	case "", "debug", "info", "warn", "error":
 	default:
 		return fmt.Errorf("member LogLevel: %q is not debug, info, warn or error", c.LogLevel)
+	}
+	return nil
+}
+
+func (g *Group) settle(region string) error {
+	for name, value := range map[string]string{"Listen": g.Listen, "CAFile": g.CAFile, "CertFile": g.CertFile, "KeyFile": g.KeyFile} {
+		if value == "" {
+			return fmt.Errorf("member Group.%s: required", name)
+		}
+	}
+	if len(g.Peers) == 0 {
+		return errors.New("member Group.Peers: at least one is required")
+	}
+	seen := map[string]bool{region: true}
+	for i, p := range g.Peers {
+		if !regionPattern.MatchString(p.Region) || seen[p.Region] {
+			return fmt.Errorf("member Group.Peers[%d].Region: %q is not another Region's name, given once", i, p.Region)
+		}
+		seen[p.Region] = true
+		if u, err := url.Parse(p.URL); err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" {
+			return fmt.Errorf("member Group.Peers[%d].URL: %q is not https://host:port", i, p.URL)
+		}
 	}
 	return nil
 }

@@ -38,6 +38,7 @@ import (
 	"github.com/everpoint/everpoint/senders/channels"
 	"github.com/everpoint/everpoint/state/eventlog"
 	"github.com/everpoint/everpoint/state/queue"
+	"github.com/everpoint/everpoint/state/replica"
 	"github.com/everpoint/everpoint/state/store"
 	"github.com/everpoint/everpoint/templates"
 )
@@ -90,6 +91,7 @@ type Node struct {
 	Delivery *delivery.Service
 	Door     *door.Door
 	Mux      *wire.Mux
+	Replica  *replica.Replica // nil when the Region is alone
 
 	log     *slog.Logger
 	started time.Time
@@ -219,11 +221,18 @@ func (n *Node) assemble(w World) error {
 		return fmt.Errorf("door: %w", err)
 	}
 
+	peers, err := n.group(w, appRoom)
+	if err != nil {
+		return fmt.Errorf("group: %w", err)
+	}
 	n.floors = [][]runner{
 		{{"store", st.Run}, {"collector", tuneCollector}},
 		carriers,
 		{{"audience index", n.Index.Run}},
 		{{"queue", n.Queue.Run}, {"imports", imports.Run}, {"apps", appRoom.Run}, {"endpoints", endpointRoom.Run}, {"events", eventRoom.Run}, {"eventlog", facts.Run}},
+	}
+	if len(peers) > 0 {
+		n.floors = append(n.floors, peers)
 	}
 	if !w.NoDoor {
 		n.floors = append(n.floors, []runner{{"door", n.Door.Run}})

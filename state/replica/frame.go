@@ -33,6 +33,7 @@ var errFrame = errors.New("replica: a frame is corrupt")
 type heartbeat struct {
 	Region      string
 	Incarnation string
+	Hashing     string // tells whether both hash with one keyset
 	Heads       map[string]int64
 	At          int64 // Unix milliseconds, by the sender's clock
 }

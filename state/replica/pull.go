@@ -260,7 +260,9 @@ func (p *peer) pull(ctx context.Context, st store.Stream) error {
 			if err := json.Unmarshal(content, &h); err != nil || h.Region != p.Region {
 				return fmt.Errorf("%w: a heartbeat of %q", errFrame, h.Region)
 			}
-			p.hear(h)
+			if err := p.hear(h); err != nil {
+				return err
+			}
 		case frameLost:
 			return errLost
 		case frameBlock:
@@ -288,7 +290,10 @@ func (p *peer) pull(ctx context.Context, st store.Stream) error {
 	})
 }
 
-func (p *peer) hear(h heartbeat) {
+func (p *peer) hear(h heartbeat) error {
+	if h.Hashing != p.r.hashing() {
+		return fmt.Errorf("replica: Region %s has another hashing keyset: copy hashing.json from the first Region of the group before the first start", p.Region)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.incarnation, p.heard, p.err = h.Incarnation, p.r.now(), nil
@@ -296,6 +301,7 @@ func (p *peer) hear(h heartbeat) {
 		p.heads[st] = h.Heads[string(st)]
 		p.reached(st)
 	}
+	return nil
 }
 
 // reached notes when a stream was at its head; p.mu is held.
@@ -377,6 +383,9 @@ func (p *peer) mergeAll(tx *store.Tx, changes []changelog.Change, safety bool) e
 		if err != nil {
 			return err
 		}
+		if err := p.r.cfg.Merged(tx, c); err != nil {
+			return err
+		}
 		for i := range conflicts {
 			if err := record(tx, p.Region, c, conflicts[i]); err != nil {
 				return err
@@ -410,6 +419,9 @@ func (p *peer) takeRows(ctx context.Context) error {
 			if err := json.Unmarshal(content, &from); err != nil || from.Region != p.Region {
 				return fmt.Errorf("%w: rows of %q", errFrame, from.Region)
 			}
+			if err := p.hear(from.heartbeat); err != nil {
+				return err
+			}
 			switch {
 			case done.From.Incarnation == "":
 				done.From = from
@@ -417,7 +429,6 @@ func (p *peer) takeRows(ctx context.Context) error {
 				*done = progress{As: done.As, From: from}
 				return errors.Join(errLost, p.keep(ctx, done, nil)) // from the start, in another answer
 			}
-			p.hear(from.heartbeat)
 			return nil
 		case frameRows:
 			last, records, err := p.r.codec.decodeRows(content)

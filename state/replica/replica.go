@@ -27,6 +27,8 @@ type Config struct {
 	Caller func(*http.Request) (region string, err error)
 	// Indexes are the index values of a record that two Regions had both changed.
 	Indexes func(kind, key string, body []byte) ([]store.Index, error)
+	// Merged, when set, is called after each change was merged, in the same update.
+	Merged func(*store.Tx, changelog.Change) error
 	// Group names the other Regions that must have safety data before a write of
 	// it is answered; nil means none.
 	Group func() []string
@@ -59,6 +61,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Indexes == nil {
 		c.Indexes = func(string, string, []byte) ([]store.Index, error) { return nil, nil }
+	}
+	if c.Merged == nil {
+		c.Merged = func(*store.Tx, changelog.Change) error { return nil }
 	}
 	if c.Group == nil {
 		c.Group = func() []string { return nil }

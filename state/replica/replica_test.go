@@ -672,6 +672,28 @@ func TestSafety_data_is_with_the_group_before_it_is_answered(t *testing.T) {
 	})
 }
 
+func TestRegions_with_other_keysets_take_nothing_from_each_other(t *testing.T) {
+	g := newGroup(t, "", "us-east-1", "eu-west-1")
+	a, b := g.regions[0], g.regions[1]
+	a.start()
+	if err := a.set("k", "user", "u"); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := store.NewKeys()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.keys = keys
+	b.start()
+	g.eventually("it says why", func() bool {
+		err := b.replica.Status()[0].Err
+		return err != nil && strings.Contains(err.Error(), "hashing.json")
+	})
+	if rows := b.rows(); len(rows) != 0 {
+		t.Errorf("%d rows that could not be found were taken over", len(rows))
+	}
+}
+
 func TestConflicts_are_recorded(t *testing.T) {
 	g := newGroup(t, "", "us-east-1", "eu-west-1")
 	a, b := g.regions[0], g.regions[1]

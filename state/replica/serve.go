@@ -40,8 +40,11 @@ func streamOf(name string) store.Stream {
 	return ""
 }
 
+// hashing is a keyed hash that both Regions know the value of.
+func (r *Replica) hashing() string { return hexOf([]byte(r.store.Blind("replica", "hashing"))) }
+
 func (r *Replica) heartbeat() heartbeat {
-	h := heartbeat{Region: r.cfg.Region, Incarnation: r.store.Incarnation(), Heads: map[string]int64{}, At: r.now().UnixMilli()}
+	h := heartbeat{Region: r.cfg.Region, Incarnation: r.store.Incarnation(), Hashing: r.hashing(), Heads: map[string]int64{}, At: r.now().UnixMilli()}
 	for _, st := range shipped {
 		h.Heads[string(st)] = r.store.Head(st)
 	}

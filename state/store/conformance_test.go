@@ -532,6 +532,48 @@ func TestFiles_are_the_owner_s_alone(t *testing.T) {
 	}
 }
 
+// A Region that joins a group brings the group's hashing keyset and makes its own
+// for sealing.
+func TestLoadKeys_takes_a_hashing_keyset_that_was_brought(t *testing.T) {
+	first, second := t.TempDir(), t.TempDir()
+	a, err := LoadKeys(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	brought, err := os.ReadFile(filepath.Join(first, "hashing.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(second, "hashing.json"), brought, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // made, then read
+		b, err := LoadKeys(second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.Blind("x") != b.Blind("x") {
+			t.Error("the same value has other hashes in the other Region")
+		}
+		sealed, err := a.Seal([]byte("x"), "place")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Unseal(sealed, "place"); err == nil {
+			t.Error("both Regions seal with one keyset")
+		}
+	}
+	if err := os.WriteFile(filepath.Join(second, "hashing.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(second, "sealing.json")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadKeys(second); err == nil {
+		t.Error("a broken hashing keyset is replaced")
+	}
+}
+
 func TestKeys_bind_a_row_to_its_place(t *testing.T) {
 	k := newTestKeys(t)
 	sealed, err := k.Seal([]byte("x"), "here")

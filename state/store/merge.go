@@ -61,8 +61,10 @@ func (b *BadChange) Error() string { return fmt.Sprintf("merge a change of %s: %
 func (b *BadChange) Unwrap() error { return b.Err }
 
 func (tx *Tx) mergeRecord(k Kind, p place, e *entry, c changelog.Change, indexes func(string, []byte) ([]Index, error)) ([]changelog.Conflict, error) {
+	// A record that was removed, not deleted, belonged to something that is gone for
+	// ever: each Region removes by itself what did.
 	if c.Body == nil {
-		return nil, &BadChange{c.Kind, errors.New("records are not removed")}
+		return nil, nil
 	}
 	r, err := changelog.DecodeRecord(c.Body)
 	if err != nil {

@@ -285,7 +285,6 @@ func TestMerge_refuses_what_it_cannot_understand(t *testing.T) {
 		"a local row":         {Kind: "cursor", Key: "k", Rule: changelog.RuleLocal, Body: []byte("x")},
 		"an unknown rule":     {Kind: "cursor", Key: "k", Rule: 9, Body: []byte("x")},
 		"a broken record":     {Kind: "person", Key: "k", Rule: changelog.RuleRecord, Body: []byte("x")},
-		"a record removed":    {Kind: "person", Key: "k", Rule: changelog.RuleRecord},
 		"a broken document":   {Kind: "thing", Key: "k", Rule: changelog.RuleDocument, Body: []byte("x")},
 		"a stamp of tomorrow": {Kind: "person", Key: "k", Rule: changelog.RuleRecord, Body: changelog.AppendRecord(nil, &ahead)},
 	} {

@@ -73,7 +73,8 @@ type blinder struct {
 }
 
 // LoadKeys reads the keysets sealing.json and hashing.json below dir, making
-// them (mode 0600) when neither is there. The nodes of a Region share them.
+// (mode 0600) what is not there. The nodes of a Region share both; the Regions of
+// a group share hashing.json, which is copied before a Region's first start.
 // Whoever holds these files can read the database; back them up apart from it.
 func LoadKeys(dir string) (*Keys, error) {
 	sealing, err := readKeyset(filepath.Join(dir, "sealing.json"))
@@ -90,6 +91,7 @@ func LoadKeys(dir string) (*Keys, error) {
 	return keysOf(sealing, hashing)
 }
 
+// makeKeys makes the sealing keyset and, unless it was brought, the hashing one.
 func makeKeys(dir string) (*Keys, error) {
 	k, err := NewKeys()
 	if err != nil {
@@ -98,10 +100,20 @@ func makeKeys(dir string) (*Keys, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make key directory: %w", err)
 	}
-	// The sealing keyset is written last: its presence says that both are there.
-	if err := writeKeyset(filepath.Join(dir, "hashing.json"), k.hashing); err != nil {
+	path := filepath.Join(dir, "hashing.json")
+	switch hashing, err := readKeyset(path); {
+	case err == nil:
+		if k, err = keysOf(k.sealing, hashing); err != nil {
+			return nil, err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
+	default:
+		if err := writeKeyset(path, k.hashing); err != nil {
+			return nil, err
+		}
 	}
+	// The sealing keyset is written last: its presence says that both are there.
 	if err := writeKeyset(filepath.Join(dir, "sealing.json"), k.sealing); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,105 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/everpoint/everpoint/account/apps"
+	"github.com/everpoint/everpoint/audience/endpoints"
+	"github.com/everpoint/everpoint/state/changelog"
+	"github.com/everpoint/everpoint/state/replica"
+	"github.com/everpoint/everpoint/state/store"
+)
+
+// group joins the node to the other Regions: it returns what pulls from them and
+// what answers their pulls.
+func (n *Node) group(w World, appRoom *apps.Service) ([]runner, error) {
+	g := n.Config.Group
+	if g == nil {
+		return nil, nil
+	}
+	certificates, err := g.tls()
+	if err != nil {
+		return nil, err
+	}
+	cfg := replica.Config{
+		Region: n.Config.Region, Node: n.Config.Node, Indexes: endpoints.Indexes,
+		Merged: func(tx *store.Tx, c changelog.Change) error { return appRoom.Merged(tx, c.Kind, c.Key, c.Body) },
+	}
+	var names []string
+	for _, p := range g.Peers {
+		cfg.Peers = append(cfg.Peers, replica.Peer{Region: p.Region, URL: p.URL})
+		names = append(names, p.Region)
+	}
+	cfg.Caller = func(req *http.Request) (string, error) {
+		region, err := replica.ByCertificate(req)
+		if err == nil && !slices.Contains(names, region) {
+			err = fmt.Errorf("region %s is not of this group", region)
+		}
+		return region, err
+	}
+	if g.Together {
+		cfg.Group = func() []string { return names }
+	}
+	if n.Replica, err = replica.New(cfg, n.Store, replica.Client(certificates), w.Now, n.log); err != nil {
+		return nil, err
+	}
+	if g.Together {
+		n.Store.Acknowledge(n.Replica.Acknowledge)
+	}
+	server := &http.Server{
+		Handler: n.Replica.Handler(), TLSConfig: certificates, ReadHeaderTimeout: peerHeaderTimeout, MaxHeaderBytes: peerHeaderBytes,
+		ErrorLog: slog.NewLogLogger(n.log.With("component", "peers").Handler(), slog.LevelDebug),
+	}
+	return []runner{{"replica", n.Replica.Run}, {"peers", func(ctx context.Context) error { return serve(ctx, g.Listen, server) }}}, nil
+}
+
+const (
+	peerHeaderTimeout = 5 * time.Second
+	peerHeaderBytes   = 16 << 10
+)
+
+// serve answers peers until ctx ends. Pulls last as long as the Regions do, so
+// they are cut, not waited for.
+func serve(ctx context.Context, listen string, server *http.Server) error {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", listen)
+	if err != nil {
+		return fmt.Errorf("listen for peers: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	if err := server.ServeTLS(l, "", ""); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// tls is how this Region listens to the others and calls them: both sides show a
+// certificate of the group's authority.
+func (g *Group) tls() (*tls.Config, error) {
+	pem, err := os.ReadFile(g.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the group's authority: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, errors.New("member Group.CAFile: no certificate in it")
+	}
+	cert, err := tls.LoadX509KeyPair(g.CertFile, g.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the Region's certificate: %w", err)
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, RootCAs: pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
+		Certificates: []tls.Certificate{cert},
+	}, nil
+}
