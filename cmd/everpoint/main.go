@@ -25,6 +25,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"serve", "run a node", serve},
+		{"router", "run the global endpoint before the Regions of a group", runRouter},
 		{"local", "run the product on this machine, with carriers that only pretend", local},
 		{"carriers", "run the pretended carriers alone: SMTP relay, SMS centre, outbox", runCarriers},
 		{"campaign", "show a campaign's run and reconcile it", campaign},

@@ -103,6 +103,71 @@ func newRegions(t *testing.T) *world {
 	return w
 }
 
+// A router stands before both Regions: an SDK in a loop sees no failed call when
+// one of them is killed, and both hold what was written when it is back.
+func TestRouterDiverts(t *testing.T) {
+	w := newRegions(t)
+	listen := freeAddress(t)
+	data, err := json.Marshal(map[string]any{
+		"Listen": listen, "PlainLoopback": true,
+		"Regions": []map[string]any{{"Name": region, "URL": "http://" + w.listens[0]}, {"Name": otherRegion, "URL": "http://" + w.listens[1]}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write("router.json", data)
+	w.listens = append(w.listens, listen)
+	w.nodes = append(w.nodes, &process{name: "router", args: []string{"router", "-config", w.path("router.json")}, log: w.path("router.log")})
+	w.start(2)
+	c := w.client(2)
+	out, err := w.client(0).CreateApp(t.Context(), &pinpoint.CreateAppInput{CreateApplicationRequest: &types.CreateApplicationRequest{Name: aws.String("Tea")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := *out.ApplicationResponse.Id
+	until(t, "the app is not in the other Region", func() bool {
+		_, err := w.client(1).GetApp(t.Context(), &pinpoint.GetAppInput{ApplicationId: &app})
+		return err == nil
+	})
+	const n = 600
+	var longest time.Duration
+	for i := range n {
+		if i == n/3 {
+			w.nodes[0].kill()
+		}
+		begun := time.Now()
+		id := fmt.Sprint("e", i)
+		if _, err := c.UpdateEndpoint(t.Context(), &pinpoint.UpdateEndpointInput{
+			ApplicationId: &app, EndpointId: &id,
+			EndpointRequest: &types.EndpointRequest{Address: aws.String(id + "@tea.example"), ChannelType: types.ChannelTypeEmail},
+		}); err != nil {
+			t.Fatalf("call %d: %v", i, err)
+		}
+		// Whoever reads what they just wrote meets the same Region.
+		if i < n/3 {
+			if _, err := c.GetEndpoint(t.Context(), &pinpoint.GetEndpointInput{ApplicationId: &app, EndpointId: &id}); err != nil {
+				t.Fatalf("endpoint %d is not where it was written: %v", i, err)
+			}
+		}
+		longest = max(longest, time.Since(begun))
+	}
+	t.Logf("the longest call took %s", longest.Round(time.Millisecond))
+	if longest > 5*time.Second {
+		t.Errorf("a call took %s", longest)
+	}
+	w.start(0)
+	for i := range 2 {
+		until(t, w.nodes[i].name+" lacks endpoints", func() bool {
+			for k := range n {
+				if _, err := w.client(i).GetEndpoint(t.Context(), &pinpoint.GetEndpointInput{ApplicationId: &app, EndpointId: aws.String(fmt.Sprint("e", k))}); err != nil {
+					return false
+				}
+			}
+			return true
+		})
+	}
+}
+
 // Two Regions hold the same: what the AWS SDK writes in one it reads in the other,
 // also after one was killed and came back.
 func TestTwoRegions(t *testing.T) {
