@@ -50,8 +50,12 @@ func TestEncoding_every_command_comes_back_as_it_was(t *testing.T) {
 // laws, and that what was read is read again from its own encoding.
 func FuzzProposal(f *testing.F) {
 	for _, c := range []Command{
-		Join{Region: "b", Incarnation: "2"}, Remove{Region: "a", Incarnation: "a1"}, SetMode{Mode: WarmStandby, Primary: "b"},
-		SetSwitch{Region: "a", Switch: Switch{Position: Off}}, Raise{Region: "a", Lease: 1, Duty: 2, Marks: []Mark{{0, "k", 9}}}, grant("k"),
+		Join{Region: "b", Incarnation: "2"},
+		Remove{Region: "a", Incarnation: "a1"},
+		SetMode{Mode: WarmStandby, Primary: "b"},
+		SetSwitch{Region: "a", Switch: Switch{Position: Off}},
+		Raise{Region: "a", Lease: 1, Duty: 2, Marks: []Mark{{0, "k", 9}}},
+		grant("k"),
 	} {
 		data, err := encodeProposal("id", 3, c)
 		if err != nil {
