@@ -202,12 +202,11 @@ func (r *chaosRun) play() {
 			r.start(m)
 		}
 	}
-	healed := func() bool { return w.formed() }
-	for end := time.Now().Add(2 * time.Minute); !healed(); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !w.formed(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			for _, m := range w.all() {
 				st, n := m.q.State()
-				r.accuse("%s is %+v at %d with voters %v two minutes after the last fault", m.host, m.q.Status(), n, st.Voters)
+				r.accuse("%s is %+v at %d with voters %v a minute after the last fault", m.host, m.q.Status(), n, st.Voters)
 			}
 			break
 		}

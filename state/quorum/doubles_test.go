@@ -379,10 +379,9 @@ func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
 		body = b
 	}
 	w.mu.Lock()
-	var there, back time.Duration
-	if w.delay > 0 {
-		there, back = time.Duration(w.rng.Int64N(int64(w.delay))), time.Duration(w.rng.Int64N(int64(w.delay)))
-	}
+	// It always takes some time, or voters that never agree would stop the clock.
+	there := time.Millisecond + time.Duration(w.rng.Int64N(int64(w.delay)+1))
+	back := time.Duration(w.rng.Int64N(int64(w.delay) + 1))
 	twice := w.late && w.rng.IntN(20) == 0
 	late := w.late
 	w.mu.Unlock()

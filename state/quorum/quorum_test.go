@@ -3,11 +3,15 @@ package quorum
 import (
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	pb "go.etcd.io/raft/v3/raftpb"
 
 	"github.com/everpoint/everpoint/aws"
 )
@@ -71,6 +75,93 @@ func TestQuorum_founds_nothing_when_voters_name_different_founders(t *testing.T)
 				t.Errorf("%s founded %s", m.name, s.Cluster)
 			}
 		}
+	})
+}
+
+func TestQuorum_decides_nothing_before_a_majority_can(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4, "a", "b", "witness")
+		defer w.rest()
+		w.startAll()
+		a := w.members["a"]
+		for end := time.Now().Add(10 * time.Second); a.q.Status().Role != Leader && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+		w.sever("a", true)
+		_, err := a.q.Propose(t.Context(), Join{Region: "a", Incarnation: "1"})
+		if aws.KindOf(err) != aws.KindUnavailable || !strings.Contains(err.Error(), "the group is forming: 1 of 3 voters, 2 needed") {
+			t.Errorf("got %v from a founder that is alone", err)
+		}
+		if st, _ := a.q.State(); len(st.Regions) > 0 {
+			t.Error("it decided alone")
+		}
+		w.heal()
+		w.until("the group forms", 30*time.Second, w.formed)
+	})
+}
+
+func TestState_shows_nothing_older_than_what_it_showed(t *testing.T) {
+	w := newWorld(t, 1, "a")
+	cfg := w.cfg
+	cfg.Name, cfg.Node = "a", "n"
+	q, err := newQuorum(cfg, newDisk("1").open(), nil, time.Now, nil, w.log())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newMachine()
+	for _, step := range []struct{ index, want uint64 }{{5, 5}, {3, 5}, {6, 6}} {
+		m.index, m.state.SetEpoch = step.index, step.index
+		q.publish(m, nil)
+		if st, n := q.State(); n != step.want || st.SetEpoch != step.want {
+			t.Errorf("after entry %d it shows %d, with the state of %d", step.index, n, st.SetEpoch)
+		}
+	}
+}
+
+// TestFollow_applies_what_is_committed has entries after the commit, which another
+// leader may replace.
+func TestFollow_applies_what_is_committed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, "a")
+		cfg := w.cfg
+		cfg.Name, cfg.Node = "a", "n2"
+		h := newDisk("1").open()
+		q, err := newQuorum(cfg, h, nil, time.Now, nil, w.log())
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := h.take(t.Context(), nil, claim{Name: "a", Node: "n1", Life: "l"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		join := func(index uint64, region string) *pb.Entry {
+			data, err := encodeProposal("p"+region, 1, Join{Region: region, Incarnation: "1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return &pb.Entry{Index: new(index), Term: new(uint64(1)), Data: data}
+		}
+		m := newMachine()
+		follow := func(c change, want ...string) {
+			t.Helper()
+			c.Term = 1
+			if err := h.save(t.Context(), id, c); err != nil {
+				t.Fatal(err)
+			}
+			if err := q.catchUp(t.Context(), m, id); err != nil {
+				t.Fatal(err)
+			}
+			st, n := q.State()
+			if got := slices.Sorted(maps.Keys(st.Regions)); !slices.Equal(got, want) || n != c.Commit {
+				t.Errorf("at %d it knows %v, want %v at %d", n, got, want, c.Commit)
+			}
+		}
+		follow(change{Commit: 2, Entries: []*pb.Entry{join(1, "a"), join(2, "b"), join(3, "lost")}}, "a", "b")
+		follow(change{Commit: 3, Entries: []*pb.Entry{join(3, "c")}}, "a", "b", "c")
+		// What it has not read yet is in a snapshot already.
+		ahead := newMachine()
+		ahead.index, ahead.term, ahead.state.Regions = 9, 1, map[string]Region{"z": {}}
+		follow(change{Commit: 10, Image: mustEncode(t, ahead), ImageIndex: 9, Entries: []*pb.Entry{join(10, "y")}}, "y", "z")
 	})
 }
 
@@ -178,12 +269,15 @@ func TestQuorum_partition_and_heal(t *testing.T) {
 		if _, err := old.q.Propose(t.Context(), grant("lost")); aws.KindOf(err) != aws.KindUnavailable {
 			t.Errorf("a command where no majority is: got %v", err)
 		}
+		time.Sleep(30 * time.Second) // time enough to ask for votes, alone
+		led := next.q.Status().Term
 		w.heal()
 		w.until("all agree", 10*time.Second, func() bool {
 			st, _ := old.q.State()
 			return st.Shares["k"]["a"] == 1 && old.q.Status().Leader == next.name
 		})
-		if s := next.q.Status(); s.Role != Leader || s.Term <= term {
+		time.Sleep(5 * time.Second)
+		if s := next.q.Status(); s.Role != Leader || s.Term <= term || s.Term != led {
 			t.Errorf("the voter that returns disturbed the leader: %+v", s)
 		}
 	})
