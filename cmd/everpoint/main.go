@@ -25,6 +25,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"serve", "run a node", serve},
+		{"region", "show how the Regions hear of each other", region},
 		{"router", "run the global endpoint before the Regions of a group", runRouter},
 		{"local", "run the product on this machine, with carriers that only pretend", local},
 		{"carriers", "run the pretended carriers alone: SMTP relay, SMS centre, outbox", runCarriers},

@@ -9,6 +9,7 @@ import (
 	"github.com/everpoint/everpoint/aws"
 	"github.com/everpoint/everpoint/aws/wire"
 	"github.com/everpoint/everpoint/state/queue"
+	"github.com/everpoint/everpoint/state/replica"
 	"github.com/everpoint/everpoint/state/store"
 )
 
@@ -50,11 +51,38 @@ func (a *administration) status(ctx context.Context, _ *everpoint.GetNodeStatusR
 	if n.Config.PostgresURLFile != "" {
 		engine = "postgresql"
 	}
+	var peers []everpoint.PeerStatus
+	if n.Replica != nil {
+		for _, p := range n.Replica.Status() {
+			peers = append(peers, peerStatus(p))
+		}
+	}
 	return &everpoint.GetNodeStatusResponse{NodeStatus: &everpoint.NodeStatus{
+		Peers: peers,
 		Region: n.Config.Region, NodeId: n.Config.Node, Incarnation: n.Store.Incarnation(), Version: Version(),
 		StartedAt: n.started, Engine: engine, ChangeHead: n.Store.Head(store.Changes), EventHead: n.Store.Head(store.Events),
 		QueueDepth: int64(depth), InFlightSends: n.Delivery.InFlight(), EndpointsIndexed: int64(n.Index.Size()),
 	}}, nil
+}
+
+func peerStatus(p replica.Status) everpoint.PeerStatus {
+	safety, changes := p.Streams[store.Safety], p.Streams[store.Changes]
+	out := everpoint.PeerStatus{
+		Region: p.Region, LagMilliseconds: p.Lag.Milliseconds(),
+		SafetyMerged: safety.Merged, SafetyHead: safety.Head, SafetyAcknowledged: safety.Acked,
+		ChangesMerged: changes.Merged, ChangesHead: changes.Head, ChangesAcknowledged: changes.Acked,
+	}
+	if p.Incarnation != "" {
+		out.Incarnation = &p.Incarnation
+	}
+	if !p.Heard.IsZero() {
+		out.HeardAt = &p.Heard
+	}
+	if p.Err != nil {
+		problem := p.Err.Error()
+		out.Problem = &problem
+	}
+	return out
 }
 
 // A buried work's id on the wire is its kind and id, made safe for a path.

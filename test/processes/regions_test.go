@@ -14,6 +14,8 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -227,6 +229,13 @@ func TestTwoRegions(t *testing.T) {
 		e0, e1 := get(0, "e0"), get(0, "e1")
 		return len(e0.Attributes["City"]) == 1 && e0.Attributes["Plan"][0] == "gold" && *e1.OptOut == "ALL" && get(0, "e2") == nil
 	})
+	// The command says how they hear of each other.
+	show := exec.Command(binary, "region", "status")
+	show.Env = append(os.Environ(), "AWS_ENDPOINT_URL=http://"+w.listens[0], "AWS_REGION="+region,
+		"AWS_ACCESS_KEY_ID="+accessKeyID, "AWS_SECRET_ACCESS_KEY="+secretKey)
+	if out, err := show.CombinedOutput(); err != nil || !strings.Contains(string(out), otherRegion) {
+		t.Errorf("everpoint region status: %v\n%s", err, out)
+	}
 	// Its index has heard of it all: a segment counts the same in both.
 	counts := func(i int) (n int64) {
 		var out struct{ Count int64 }
