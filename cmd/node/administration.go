@@ -58,7 +58,7 @@ func (a *administration) status(ctx context.Context, _ *everpoint.GetNodeStatusR
 		}
 	}
 	return &everpoint.GetNodeStatusResponse{NodeStatus: &everpoint.NodeStatus{
-		Peers: peers,
+		Peers:  peers,
 		Region: n.Config.Region, NodeId: n.Config.Node, Incarnation: n.Store.Incarnation(), Version: Version(),
 		StartedAt: n.started, Engine: engine, ChangeHead: n.Store.Head(store.Changes), EventHead: n.Store.Head(store.Events),
 		QueueDepth: int64(depth), InFlightSends: n.Delivery.InFlight(), EndpointsIndexed: int64(n.Index.Size()),
