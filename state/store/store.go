@@ -37,6 +37,9 @@ type Config struct {
 	// SQLiteYoungMax is how many new index entries are kept in memory before they
 	// are taken over into SQLite's table; 0 means 200,000.
 	SQLiteYoungMax int
+	// LogRetention is how long the blocks of the streams safety and change are
+	// kept, for Regions that are away; 0 means 7 days. The last of each stays.
+	LogRetention time.Duration
 	// OneByOne makes every update a commit of its own: a measure to compare with.
 	OneByOne bool
 	// Fault, when set, is asked at each commit point ("begin", "write", "commit",
@@ -91,6 +94,9 @@ const (
 func Open(ctx context.Context, cfg Config, keys *Keys, now func() time.Time, log *slog.Logger) (*Store, error) {
 	if cfg.GroupMax == 0 {
 		cfg.GroupMax = 512
+	}
+	if cfg.LogRetention == 0 {
+		cfg.LogRetention = logRetention
 	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make store directory: %w", err)
@@ -180,6 +186,8 @@ func (s *Store) watch(ctx context.Context) {
 	}
 	lineage := time.NewTicker(lineageInterval)
 	defer lineage.Stop()
+	trim := time.NewTicker(trimInterval)
+	defer trim.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -187,6 +195,10 @@ func (s *Store) watch(ctx context.Context) {
 		case <-heads:
 			if err := s.learnHeads(ctx); err != nil && ctx.Err() == nil {
 				s.log.WarnContext(ctx, "stream heads not read", "error", err)
+			}
+		case <-trim.C:
+			if err := s.trimLogs(ctx); err != nil && ctx.Err() == nil {
+				s.log.WarnContext(ctx, "old blocks not removed", "error", err)
 			}
 		case <-lineage.C:
 			if err := s.saveLineage(); err != nil {
@@ -199,7 +211,21 @@ func (s *Store) watch(ctx context.Context) {
 const (
 	headPollInterval = 50 * time.Millisecond // how late a node hears of another's commit at most
 	lineageInterval  = time.Second
+	trimInterval     = 10 * time.Minute
+	logRetention     = 7 * 24 * time.Hour
 )
+
+// trimLogs removes blocks that only a Region which was away for long would ask
+// for; it takes the rows instead. The last block tells a position's hash.
+func (s *Store) trimLogs(ctx context.Context) error {
+	before := s.now().Add(-s.cfg.LogRetention)
+	for _, st := range []Stream{Safety, Changes} {
+		if _, err := s.Trim(ctx, st, s.Head(st)-1, before); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // Region is the Region this store belongs to.
 func (s *Store) Region() string { return s.cfg.Region }
