@@ -42,6 +42,21 @@ func (k *known) add(postings []posting) {
 	if k.current != nil && k.current.entries > knownMax {
 		k.current = nil
 	}
+	k.bound()
+}
+
+// bound gives up a filter that grows too large while it is filled; k.mu is held.
+func (k *known) bound() {
+	if k.next != nil && k.next.entries > knownMax {
+		k.next = nil
+	}
+}
+
+// giveUp ends what begin began, without a filter.
+func (k *known) giveUp() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.next = nil
 }
 
 // begin starts to fill a filter: whatever is added from now on is in it.
@@ -55,16 +70,20 @@ func (k *known) begin() {
 func (k *known) fill(postings []posting) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.next == nil {
+		return
+	}
 	for _, p := range postings {
 		k.next.add(p.entry)
 	}
+	k.bound()
 }
 
 // end takes the filter that was filled into use.
 func (k *known) end() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.next.entries <= knownMax {
+	if k.next != nil {
 		k.current = k.next
 		k.current.filled = k.current.entries
 	}

@@ -217,7 +217,8 @@ func scanFull(rows *sql.Rows, r *stored) error {
 
 func (e *sqliteEngine) get(_ context.Context, p place) (*stored, error) {
 	rows, err := e.under(e.read, keyEntry(p), 1)
-	if len(rows) == 0 {
+	// A row that was removed meanwhile may have left its number to another.
+	if len(rows) == 0 || rows[0].kind != p.kind || rows[0].key != p.key {
 		return nil, err
 	}
 	return &rows[0], err

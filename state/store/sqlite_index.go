@@ -74,6 +74,7 @@ func (e *sqliteEngine) fill() error {
 	for e.ended.Err() == nil {
 		page, err := e.entriesAfter(after)
 		if err != nil {
+			e.known.giveUp()
 			return err
 		}
 		e.known.fill(page)
@@ -107,7 +108,7 @@ func (e *sqliteEngine) entriesAfter(p posting) ([]posting, error) {
 // under returns the rows under an entry, in the order they were first written.
 // It looks at the young postings first: one that moves is seen twice.
 func (e *sqliteEngine) under(with map[string]*sql.Stmt, entry string, limit int) ([]stored, error) {
-	rows, err := e.byIDs(with, e.young.under(entry))
+	rows, err := e.byIDs(with, e.young.under(entry, limit))
 	if err != nil {
 		return nil, err
 	}
@@ -129,10 +130,20 @@ func inOrder(rows []stored) []stored {
 // the first of them by key.
 func (e *sqliteEngine) between(with map[string]*sql.Stmt, kind, from, before string, limit int) ([]stored, error) {
 	first, end := keyFrom(kind, from), keyFrom(kind, before)
-	rows, err := e.byIDs(with, e.young.between(first, end, limit))
-	if err != nil {
-		return nil, err
+	var rows []stored
+	for range overtakenMax {
+		ids, all := e.young.between(first, end, limit)
+		var err error
+		if rows, err = e.byIDs(with, ids); err != nil {
+			return nil, err
+		}
+		// Rows that were removed meanwhile leave a gap; what comes after them is asked
+		// for again, and a row's number may be another row's by now.
+		if slices.Sort(ids); all || len(rows) == len(slices.Compact(ids)) {
+			break
+		}
 	}
+	rows = slices.DeleteFunc(rows, func(r stored) bool { return r.kind != kind || r.key < from || r.key >= before })
 	more, err := rowsOf(with["list"], scanFull, []byte(first), []byte(end), limit)
 	if err != nil {
 		return nil, err
@@ -142,6 +153,10 @@ func (e *sqliteEngine) between(with map[string]*sql.Stmt, kind, from, before str
 	rows = slices.CompactFunc(rows, func(a, b stored) bool { return a.id == b.id })
 	return rows[:min(limit, len(rows))], nil
 }
+
+// overtakenMax bounds how often a list is begun anew because rows were removed
+// under it.
+const overtakenMax = 100
 
 // byIDs returns the rows that are there.
 func (e *sqliteEngine) byIDs(with map[string]*sql.Stmt, ids []int64) ([]stored, error) {
@@ -165,7 +180,7 @@ func (e *sqliteEngine) underAll(entries []string) (map[string][]stored, error) {
 		if !e.known.maybe(entry) {
 			continue
 		}
-		if docs := e.young.under(entry); len(docs) > 0 {
+		if docs := e.young.under(entry, lookupMax); len(docs) > 0 {
 			fresh[entry] = docs
 			ids = append(ids, docs...)
 		}
@@ -195,12 +210,19 @@ func (e *sqliteEngine) underAll(entries []string) (map[string][]stored, error) {
 func (e *sqliteEngine) inTable(entries []string) (map[string][]stored, error) {
 	slices.Sort(entries)
 	found := map[string][]stored{}
+	one := func(entry string) error {
+		rows, err := rowsOf(e.write["under"], scanFull, []byte(entry), lookupMax)
+		if len(rows) > 0 {
+			found[entry] = rows
+		}
+		return err
+	}
 	for ; len(entries) >= manyRows; entries = entries[manyRows:] {
 		args := make([]any, 0, manyRows)
 		for _, entry := range entries[:manyRows] {
 			args = append(args, []byte(entry))
 		}
-		if _, err := rowsOf(e.many["under_many"], func(rows *sql.Rows, r *stored) error {
+		rows, err := rowsOf(e.many["under_many"], func(rows *sql.Rows, r *stored) error {
 			var entry, key []byte
 			if err := rows.Scan(&entry, &r.id, &r.kind, &key, &r.rev, &r.body); err != nil {
 				return err
@@ -208,21 +230,30 @@ func (e *sqliteEngine) inTable(entries []string) (map[string][]stored, error) {
 			r.key = string(key)
 			found[string(entry)] = append(found[string(entry)], *r)
 			return nil
-		}, args...); err != nil {
-			return nil, err
-		}
-	}
-	for _, entry := range entries {
-		rows, err := rowsOf(e.write["under"], scanFull, []byte(entry), lookupMax)
+		}, args...)
 		if err != nil {
 			return nil, err
 		}
-		if len(rows) > 0 {
-			found[entry] = rows
+		if len(rows) < underManyMax {
+			continue
+		}
+		// One of them has so many rows that others' may have been cut off.
+		for _, entry := range entries[:manyRows] {
+			if err := one(entry); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, entry := range entries {
+		if err := one(entry); err != nil {
+			return nil, err
 		}
 	}
 	return found, nil
 }
+
+// underManyMax is the LIMIT of under_many.
+const underManyMax = 10_000
 
 // allByIDs is byIDs for many ids, in their order, within the writer's transaction.
 func (e *sqliteEngine) allByIDs(ids []int64) ([]stored, error) {
@@ -262,7 +293,8 @@ func (s *sqliteSession) writeIndex(b *batch) error {
 		st.drops = append(st.drops, posting{hashEntry(x.hash), x.doc})
 	}
 	s.e.known.add(st.adds)
-	st.moved = y.oldest(len(st.adds) + len(st.adds)/4)
+	changed := len(st.adds) + len(st.drops)
+	st.moved = y.oldest(changed + changed/4)
 	if err := s.inRuns("entry_add", len(st.moved), func(all []any, i int) []any {
 		return append(all, []byte(st.moved[i].entry), st.moved[i].doc)
 	}); err != nil {

@@ -46,10 +46,11 @@ type young struct {
 	// The log's records: first to last are there, up to aged they are of ageing or
 	// before it, up to done they are of no use any more.
 	first, aged, done, last int64
+	logged                  int // postings in the records after aged, added or dropped
 }
 
-// youngMax is how many postings a generation has: enough that several go to one
-// page of a table of some millions.
+// youngMax is how many postings a generation is logged with: enough that several
+// go to one page of a table of some millions.
 const youngMax = 200_000
 
 func newGeneration() *btree.BTreeG[posting] {
@@ -63,32 +64,15 @@ func newYoung(limit int) *young {
 	return &young{max: limit, fresh: newGeneration(), ageing: newGeneration(), first: 1}
 }
 
-// under returns the rows under an entry.
-func (y *young) under(entry string) []int64 {
-	y.mu.RLock()
-	defer y.mu.RUnlock()
-	var docs []int64
-	for _, part := range []*btree.BTreeG[posting]{y.fresh, y.ageing} {
-		part.Ascend(posting{entry: entry}, func(p posting) bool {
-			if p.entry == entry {
-				docs = append(docs, p.doc)
-			}
-			return p.entry == entry
-		})
-	}
-	return docs
-}
-
-// between returns the rows under the first entries from one to below another, at
-// most limit for each generation.
-func (y *young) between(from, before string, limit int) []int64 {
+// under returns the first rows under an entry, at most limit for each generation.
+func (y *young) under(entry string, limit int) []int64 {
 	y.mu.RLock()
 	defer y.mu.RUnlock()
 	var docs []int64
 	for _, part := range []*btree.BTreeG[posting]{y.fresh, y.ageing} {
 		n := 0
-		part.Ascend(posting{entry: from}, func(p posting) bool {
-			if p.entry >= before || n == limit {
+		part.Ascend(posting{entry: entry}, func(p posting) bool {
+			if p.entry != entry || n == limit {
 				return false
 			}
 			docs = append(docs, p.doc)
@@ -97,6 +81,30 @@ func (y *young) between(from, before string, limit int) []int64 {
 		})
 	}
 	return docs
+}
+
+// between returns the rows under the first entries from one to below another, at
+// most limit for each generation, and whether there are no more.
+func (y *young) between(from, before string, limit int) (docs []int64, all bool) {
+	y.mu.RLock()
+	defer y.mu.RUnlock()
+	all = true
+	for _, part := range []*btree.BTreeG[posting]{y.fresh, y.ageing} {
+		n := 0
+		part.Ascend(posting{entry: from}, func(p posting) bool {
+			if p.entry >= before {
+				return false
+			}
+			if n == limit {
+				all = false
+				return false
+			}
+			docs = append(docs, p.doc)
+			n++
+			return true
+		})
+	}
+	return docs, all
 }
 
 // all returns every posting.
@@ -144,14 +152,16 @@ func (y *young) take(s step) {
 		y.ageing.Delete(p)
 	}
 	y.apply(s.adds, s.drops)
+	y.logged += len(s.adds) + len(s.drops)
 	y.last = max(y.last, s.record)
 	y.first = max(y.first, s.removed+1)
 	if y.ageing.Len() > 0 {
 		return
 	}
 	y.done = y.aged
-	if y.fresh.Len() >= y.max {
-		y.fresh, y.ageing, y.aged = y.ageing, y.fresh, y.last
+	// Not by what fresh holds: rows that come and go fill the log, and not fresh.
+	if y.logged >= y.max {
+		y.fresh, y.ageing, y.aged, y.logged = y.ageing, y.fresh, y.last, 0
 	}
 }
 

@@ -220,3 +220,25 @@ func TestSQLite_finds_rows_while_their_entries_age(t *testing.T) {
 		t.Error("nothing was taken over into the table")
 	}
 }
+
+// A filter that cannot be filled is given up: it does not grow on, and is filled
+// again later.
+func TestKnown_that_cannot_be_filled_is_given_up(t *testing.T) {
+	s, _ := home{Config{Dir: t.TempDir(), Region: "us-east-1"}, newTestKeys(t)}.start(t)
+	e := s.engine.(*sqliteEngine)
+	if err := e.read["entries"].Close(); err != nil {
+		t.Fatal(err)
+	}
+	e.known.begin()
+	if err := e.fill(); err == nil {
+		t.Error("entries were read without their statement")
+	}
+	if e.known.next != nil {
+		t.Error("it is still being filled")
+	}
+	e.known.fill([]posting{{"a", 1}})
+	e.known.end()
+	if e.known.next != nil || !e.known.maybe("a") && e.known.current == nil {
+		t.Error("what was given up is in use")
+	}
+}
