@@ -426,3 +426,28 @@ func TestTrim_removes_many_blocks_in_steps(t *testing.T) {
 		}
 	})
 }
+
+// When a commit failed, nothing of it goes on: what the caller handed over is the
+// caller's again.
+func TestUpdate_that_failed_lets_go_of_what_it_was_given(t *testing.T) {
+	h := home{Config{Dir: t.TempDir(), Region: "us-east-1", Fault: func(point string) error {
+		if point == "write" {
+			return errors.New("no")
+		}
+		return nil
+	}}, newTestKeys(t)}
+	s, _ := h.start(t)
+	fact := make([]byte, 4<<20)
+	err := s.Update(t.Context(), func(tx *Tx) error {
+		for range aloneMax + 1 {
+			tx.Append(fact)
+		}
+		return nil
+	})
+	if err == nil {
+		t.Fatal("the update did not fail")
+	}
+	for i := range fact { // under -race
+		fact[i] = 1
+	}
+}

@@ -50,6 +50,7 @@ type group struct {
 	order   []place            // of dirty rows, as first written
 	facts   [][]byte
 	heard   [][]byte
+	aside   sync.WaitGroup // makes the blocks
 }
 
 // write is the writer's loop: gather, commit, answer.
@@ -199,6 +200,7 @@ func (s *Store) try(ctx context.Context, reqs []*request, named []place) (wrote 
 		s: s, ctx: ctx, session: ses,
 		rows: make(map[place]*entry, touched), hits: make(map[string][]place, touched), byHash: map[string][]place{},
 	}
+	defer g.aside.Wait() // a group that failed is over before anybody is answered
 	if err := g.prefetch(reqs, named); err != nil {
 		return g.order, err
 	}
@@ -462,9 +464,7 @@ func (g *group) run(r *request) (err error) {
 	g.facts = append(g.facts, tx.facts...)
 	g.heard = append(g.heard, tx.heard...)
 	r.after = tx.after
-	for _, e := range tx.rows {
-		r.safety = r.safety || !e.foreign && e.kind.stream() == Safety
-	}
+	r.safety = tx.safety && !tx.merged
 	return nil
 }
 
@@ -491,7 +491,8 @@ func (g *group) batch() (*batch, error) {
 	}
 	b.blocks = sync.OnceValues(func() ([]sealedBlock, error) { return g.blocks(live) })
 	if len(live)+len(g.facts)+len(g.heard) > aloneMax {
-		go func() { _, _ = b.blocks() }() // beside the rows and what the database does with them
+		// Beside the rows and what the database does with them.
+		g.aside.Go(func() { _, _ = b.blocks() })
 	}
 	bodies, err := g.seal(live)
 	if err != nil {

@@ -26,6 +26,7 @@ import (
 //
 // Source: design 5, Merge rules.
 func (tx *Tx) Merge(c changelog.Change, safety bool, indexes func(key string, body []byte) ([]Index, error)) ([]changelog.Conflict, error) {
+	tx.merged = true
 	k, p := Kind{Name: c.Kind, Rule: c.Rule, Safety: safety}, place{c.Kind, c.Key}
 	e, err := tx.find(p)
 	if err != nil {

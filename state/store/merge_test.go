@@ -2,9 +2,11 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -301,5 +303,55 @@ func TestMerge_refuses_what_it_cannot_understand(t *testing.T) {
 	}
 	if s.Head(Changes) != 0 {
 		t.Error("something was written")
+	}
+}
+
+// A merge that shares a commit with a write of the same safety data does not wait
+// for the group, which may be waiting for that very merge, and leaves the write in
+// the safety stream, for which its writer waits.
+func TestMerge_beside_a_write_of_the_same_safety_data(t *testing.T) {
+	for name, safety := range map[string]bool{"of the safety stream": true, "of the rows": false} {
+		t.Run(name, func(t *testing.T) {
+			engines(t, func(t *testing.T, h home) {
+				s, _ := h.start(t)
+				asked := make(chan int64, 4)
+				s.Acknowledge(func(_ context.Context, n int64) error { asked <- n; return nil })
+				free, taken := make(chan struct{}), make(chan struct{})
+				var all sync.WaitGroup
+				update := func(fn func(*Tx) error) {
+					all.Go(func() {
+						if err := s.Update(context.Background(), fn, Touch{Kind: kindSafe, Key: "k"}); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				queued := func(n int) {
+					for deadline := time.Now().Add(10 * time.Second); len(s.requests) < n; <-time.After(time.Millisecond) {
+						if time.Now().After(deadline) {
+							close(free)
+							t.Fatal("the writer does not wait")
+						}
+					}
+				}
+				update(func(*Tx) error { close(taken); <-free; return nil })
+				<-taken
+				update(func(tx *Tx) error { return tx.Put(kindSafe, "k", []byte("b")) })
+				queued(1)
+				update(func(tx *Tx) error {
+					_, err := tx.Merge(changelog.Change{Kind: kindSafe.Name, Key: "k", Rule: kindSafe.Rule, Body: []byte("a")}, safety, nil)
+					return err
+				})
+				queued(2)
+				close(free)
+				all.Wait()
+				if len(asked) != 1 {
+					t.Fatalf("%d updates waited for the group, want 1", len(asked))
+				}
+				blocks, err := s.Blocks(t.Context(), Safety, 0, 10)
+				if err != nil || len(blocks) != 1 || <-asked != blocks[0].N {
+					t.Errorf("the safety stream has %d blocks, %v", len(blocks), err)
+				}
+			})
+		})
 	}
 }

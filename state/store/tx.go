@@ -23,6 +23,8 @@ type Tx struct {
 	facts  [][]byte
 	heard  [][]byte
 	after  []func()
+	safety bool // it wrote safety data by itself
+	merged bool // it took over another Region's changes
 }
 
 // entry is a row as an update left it.
@@ -113,9 +115,12 @@ func (tx *Tx) set(k Kind, key string, to entry) error {
 	if err != nil {
 		return err
 	}
+	tx.safety = tx.safety || !to.foreign && k.stream() == Safety
 	to.kind, to.id, to.rev, to.was, to.dirty = k, e.id, e.rev, e.was, true
 	// What this commit also changes by itself is news to the other Regions.
 	to.foreign = to.foreign && (!e.dirty || e.foreign)
+	// Another Region's rows come without saying which of them are safety data.
+	to.kind.Safety = k.Safety || e.dirty && e.kind.Safety
 	tx.rows[p] = &to
 	for _, h := range to.hashes {
 		tx.byHash[h] = append(tx.byHash[h], p)
@@ -279,7 +284,8 @@ func Save[T any](tx *Tx, k Kind, key string, v *T, indexes ...Index) error {
 // outcome, which is bounded by the database's own time limits.
 //
 // When the store belongs to a group of Regions, an update that writes safety
-// data returns after the group has it; see [Store.Acknowledge].
+// data returns after the group has it; see [Store.Acknowledge]. One that merges
+// does not: the Region that told of the changes waits for it.
 func (s *Store) Update(ctx context.Context, fn func(*Tx) error, touch ...Touch) error {
 	r := &request{ctx: ctx, fn: fn, touch: touch}
 	if err := s.submit(r); err != nil || !r.safety {
