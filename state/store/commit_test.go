@@ -451,3 +451,32 @@ func TestUpdate_that_failed_lets_go_of_what_it_was_given(t *testing.T) {
 		fact[i] = 1
 	}
 }
+
+// Whoever still reads when the store ends hears an error, and no worse.
+func TestBlocks_that_are_read_while_the_store_ends(t *testing.T) {
+	engines(t, func(t *testing.T, h home) {
+		s, stop := h.start(t)
+		if err := s.Update(t.Context(), func(tx *Tx) error { tx.Append(make([]byte, 8<<20)); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		var readers sync.WaitGroup
+		begun := make(chan struct{}, 8)
+		for range cap(begun) {
+			readers.Go(func() {
+				for first := true; ; first = false {
+					if _, err := s.Blocks(context.Background(), Events, 0, 1); err != nil {
+						return
+					}
+					if first {
+						begun <- struct{}{}
+					}
+				}
+			})
+		}
+		for range cap(begun) {
+			<-begun
+		}
+		stop()
+		readers.Wait()
+	})
+}

@@ -173,7 +173,8 @@ func (s *Store) release() {
 	if s.lock != nil {
 		s.lock.Close()
 	}
-	s.decoder.Close()
+	// The decoder stays open, for somebody may still be reading: it has no goroutine
+	// of its own.
 }
 
 // watch keeps the lineage file and, where other nodes write too, the heads.
