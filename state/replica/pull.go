@@ -177,22 +177,43 @@ func (p *peer) forget(ctx context.Context) error {
 	return p.r.store.Update(ctx, func(tx *store.Tx) error { return tx.Remove(kindCursor, p.rowsKey()) })
 }
 
-// get asks the peer for something below the room's path.
-func (p *peer) get(ctx context.Context, method, what string, q url.Values, body io.Reader) (*http.Response, error) {
+// get asks the peer for something below the room's path, and waits for its answer
+// to begin no longer than timeout.
+func (p *peer) get(ctx context.Context, method, what string, q url.Values, body io.Reader, timeout time.Duration) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
 	req, err := http.NewRequestWithContext(ctx, method, p.URL+path+what+"?"+q.Encode(), body)
 	if err != nil {
+		cancel(nil)
 		return nil, err
 	}
+	quiet := time.AfterFunc(timeout, func() { cancel(errQuiet) })
 	resp, err := p.r.client.Do(req)
+	quiet.Stop()
 	if err != nil {
+		if errors.Is(context.Cause(ctx), errQuiet) {
+			err = errQuiet
+		}
+		cancel(nil)
 		return nil, err
 	}
+	resp.Body = answering{resp.Body, cancel}
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
 		resp.Body.Close()
 		return nil, fmt.Errorf("%s answered %s: %s", p.Region, resp.Status, text)
 	}
 	return resp, nil
+}
+
+// answering is an answer's body that ends its request with it.
+type answering struct {
+	io.ReadCloser
+	cancel context.CancelCauseFunc
+}
+
+func (a answering) Close() error {
+	defer a.cancel(nil)
+	return a.ReadCloser.Close()
 }
 
 // frames reads an answer's frames and hands them to take, until it ends, nothing
@@ -246,7 +267,7 @@ func (p *peer) pull(ctx context.Context, st store.Stream) error {
 	q := url.Values{
 		incarnationName: {at.Incarnation}, "after": {strconv.FormatInt(at.N, 10)}, "hash": {hexOf(at.Hash)}, "as": {p.r.store.Incarnation()},
 	}
-	resp, err := p.get(ctx, http.MethodPost, "stream/"+string(st), q, said)
+	resp, err := p.get(ctx, http.MethodPost, "stream/"+string(st), q, said, p.r.cfg.Timeout)
 	if err != nil {
 		return err
 	}
@@ -271,7 +292,9 @@ func (p *peer) pull(ctx context.Context, st store.Stream) error {
 				return err
 			}
 			batch = append(batch, bl)
-			size += len(content) + len(bl.Records)*(batchBytes/batchChanges)
+			for _, record := range bl.Records {
+				size += len(record) + batchBytes/batchChanges
+			}
 		default:
 			return fmt.Errorf("%w: %q", errFrame, name)
 		}
@@ -407,7 +430,7 @@ func (p *peer) takeRows(ctx context.Context) error {
 	if done.Done {
 		return nil
 	}
-	resp, err := p.get(ctx, http.MethodGet, "rows", url.Values{"after": {strconv.FormatInt(done.After, 10)}}, http.NoBody)
+	resp, err := p.get(ctx, http.MethodGet, "rows", url.Values{"after": {strconv.FormatInt(done.After, 10)}}, http.NoBody, rowsPatience*p.r.cfg.Timeout)
 	if err != nil {
 		return err
 	}
@@ -482,7 +505,9 @@ func (p *peer) setCursors(tx *store.Tx, from position) error {
 			if err != nil {
 				return err
 			}
-			if was != nil && was.Incarnation == from.Incarnation && was.N >= from.Facts {
+			// The block of the cursor is still there. One before the first is not, and its
+			// hash cannot be asked for.
+			if was != nil && was.Incarnation == from.Incarnation && was.N > from.Facts {
 				continue
 			}
 			c.N, c.Hash = from.Facts, nil

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/everpoint/everpoint/aws"
@@ -209,13 +210,15 @@ type ack struct {
 
 // pulling is one request that is being answered.
 type pulling struct {
-	key ackKey
-	as  string
-	of  string
+	key  ackKey
+	as   string
+	of   string
+	told atomic.Int64 // the last block that went out
 }
 
 func (a *acks) begin(region string, st store.Stream, as, of string, n int64) *pulling {
-	p := &pulling{ackKey{region, st}, as, of}
+	p := &pulling{key: ackKey{region, st}, as: as, of: of}
+	p.told.Store(n)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.have == nil {
@@ -226,7 +229,12 @@ func (a *acks) begin(region string, st store.Stream, as, of string, n int64) *pu
 	return p
 }
 
-func (a *acks) set(p *pulling, n int64) {
+// set notes that the other Region has block n. It reports whether that may be: it
+// cannot have what it was not told.
+func (a *acks) set(p *pulling, n int64) bool {
+	if n > p.told.Load() {
+		return false
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if have := a.have[p.key]; have.as == p.as && have.of == p.of && n > have.n {
@@ -234,6 +242,7 @@ func (a *acks) set(p *pulling, n int64) {
 		a.have[p.key] = have
 		a.signal()
 	}
+	return true
 }
 
 func (a *acks) signal() {

@@ -19,6 +19,7 @@ const (
 	blocksRead      = 16      // blocks in one read of the log
 	rowsBytes       = 1 << 20 // of changes in one frame of rows
 	rowsCount       = 2000
+	flushBytes      = 1 << 20 // of blocks that wait to be sent
 	incarnationName = "incarnation"
 )
 
@@ -113,14 +114,18 @@ func (r *Replica) serveStream(w http.ResponseWriter, req *http.Request) {
 			if _, err := io.ReadFull(req.Body, b[:]); err != nil {
 				return
 			}
-			r.acks.set(pull, int64(binary.BigEndian.Uint64(b[:])))
+			if n := int64(binary.BigEndian.Uint64(b[:])); !r.acks.set(pull, n) {
+				r.log.WarnContext(ctx, "a Region acknowledged what it was not told", "peer", region, "stream", string(st), "block", n)
+				return
+			}
 		}
 	}()
-	r.tell(ctx, out, st, incarnation, after)
+	r.tell(ctx, out, pull, after)
 }
 
 // tell writes blocks and heartbeats until ctx ends or the peer does not read.
-func (r *Replica) tell(ctx context.Context, out *answer, st store.Stream, incarnation string, after int64) {
+func (r *Replica) tell(ctx context.Context, out *answer, pull *pulling, after int64) {
+	st := pull.key.stream
 	for ctx.Err() == nil {
 		if out.flush() != nil {
 			return
@@ -128,7 +133,7 @@ func (r *Replica) tell(ctx context.Context, out *answer, st store.Stream, incarn
 		wait, done := context.WithTimeout(ctx, r.cfg.Heartbeat)
 		err := r.store.Wait(wait, st, after)
 		done()
-		if r.store.Incarnation() != incarnation {
+		if r.store.Incarnation() != pull.of {
 			return // the next pull will hear that its position is lost
 		}
 		if err != nil {
@@ -147,6 +152,10 @@ func (r *Replica) tell(ctx context.Context, out *answer, st store.Stream, incarn
 			}
 			out.b = r.codec.appendBlock(out.b, block{bl.N, bl.At.UnixMilli(), bl.Hash, records})
 			after = bl.N
+			pull.told.Store(after)
+			if len(out.b) >= flushBytes && out.flush() != nil {
+				return
+			}
 		}
 	}
 }

@@ -159,6 +159,20 @@ func (r *Replica) sweepKind(ctx context.Context, k store.Kind, after *string, wh
 	}
 	return r.store.Update(ctx, func(tx *store.Tx) error {
 		for _, key := range old {
+			body, err := tx.Get(k, key)
+			if err != nil {
+				return err
+			}
+			if body == nil {
+				continue
+			}
+			// It may have been renewed since it was read.
+			if at, err := when(store.Row{Kind: k.Name, Key: key, Body: body}); err != nil || !at.Before(before) {
+				if err != nil {
+					return err
+				}
+				continue
+			}
 			if err := tx.Remove(k, key); err != nil {
 				return err
 			}

@@ -70,13 +70,21 @@ func (s *Store) Blocks(ctx context.Context, st Stream, n int64, limit int) ([]Bl
 }
 
 // Hash returns the hash of the chain up to and with block n: nothing for n 0, nil
-// when the block is not there, or not any more.
+// when the block is not there, or not any more. That of the head outlasts its
+// block.
 func (s *Store) Hash(ctx context.Context, st Stream, n int64) ([]byte, error) {
 	if n == 0 {
 		return []byte{}, nil
 	}
 	hash, err := s.engine.blockHash(ctx, st, n)
-	return hash, s.readError(err)
+	if err != nil || hash != nil {
+		return hash, s.readError(err)
+	}
+	h, err := s.engine.head(ctx, st)
+	if err != nil || h.n != n {
+		return nil, s.readError(err)
+	}
+	return h.hash, nil
 }
 
 // Trim removes the stream's blocks that are older than before and not after n.
