@@ -346,11 +346,27 @@ func TestLease_whose_commit_stalled_longer_than_its_node_lived_is_ended(t *testi
 		return nil
 	})
 	result := make(chan error, 1)
+	busy := errors.New("the worker has not put its last work down")
 	go func() {
-		result <- a.store.Update(context.Background(), func(tx *store.Tx) error {
-			stall.Store(true)
-			return a.queue.Enqueue(tx, Work{Kind: "job", ID: "w"})
-		})
+		for {
+			err := a.store.Update(context.Background(), func(tx *store.Tx) error {
+				if err := a.queue.Enqueue(tx, Work{Kind: "job", ID: "w"}); err != nil {
+					return err
+				}
+				// Only work that is handed to a worker at once is leased with its enqueuing.
+				w, err := store.Load[row](tx, kindWork, workKey("job", "w"))
+				if err != nil || w.Node != "n1" {
+					return errors.Join(busy, err)
+				}
+				stall.Store(true)
+				return nil
+			})
+			if !errors.Is(err, busy) {
+				result <- err
+				return
+			}
+			<-time.After(time.Millisecond)
+		}
 	}()
 	<-reached
 	r.eventually("the node is fenced", func() bool { return b.nodeRows()["n1"].Fenced })
