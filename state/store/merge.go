@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/everpoint/everpoint/state/changelog"
@@ -27,6 +28,14 @@ import (
 // Source: design 5, Merge rules.
 func (tx *Tx) Merge(c changelog.Change, safety bool, indexes func(key string, body []byte) ([]Index, error)) ([]changelog.Conflict, error) {
 	tx.merged = true
+	if c.Kind == "" || c.Kind == KindTombstone.Name || strings.Contains(c.Kind, "\x00") {
+		return nil, &BadChange{c.Kind, errors.New("rows of this kind are not shipped")}
+	}
+	for _, h := range c.Hashes {
+		if len(h) != blindBytes {
+			return nil, &BadChange{c.Kind, fmt.Errorf("a keyed hash of %d bytes", len(h))}
+		}
+	}
 	k, p := Kind{Name: c.Kind, Rule: c.Rule, Safety: safety}, place{c.Kind, c.Key}
 	e, err := tx.find(p)
 	if err != nil {

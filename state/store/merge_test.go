@@ -355,3 +355,26 @@ func TestMerge_beside_a_write_of_the_same_safety_data(t *testing.T) {
 		})
 	}
 }
+
+// A change that would leave a row which cannot be read, or take the place of the
+// store's own, is refused.
+func TestMerge_refuses_hashes_and_kinds_that_no_region_writes(t *testing.T) {
+	engines(t, func(t *testing.T, h home) {
+		s, _ := h.start(t)
+		document := changelog.AppendDocument(nil, changelog.Document{Version: 9, Body: []byte("{}")})
+		for what, c := range map[string]changelog.Change{
+			"a short hash":         {Kind: kindSafe.Name, Key: "a", Rule: kindSafe.Rule, Hashes: []string{"x"}, Body: []byte("a")},
+			"a tombstone":          {Kind: KindTombstone.Name, Key: "b", Rule: changelog.RuleDocument, Body: document},
+			"no kind":              {Key: "c", Rule: kindSafe.Rule, Body: []byte("a")},
+			"a kind with a key in": {Kind: "thing\x00d", Key: "d", Rule: kindSafe.Rule, Body: []byte("a")},
+		} {
+			err := s.Update(t.Context(), func(tx *Tx) error { _, err := tx.Merge(c, false, indexRecord); return err })
+			if _, bad := errors.AsType[*BadChange](err); !bad {
+				t.Errorf("%s is answered %v", what, err)
+			}
+		}
+		if err := s.Scan(t.Context(), kindSafe, func(Row) error { return nil }); err != nil {
+			t.Errorf("the rows cannot be read any more: %v", err)
+		}
+	})
+}
