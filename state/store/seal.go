@@ -154,10 +154,19 @@ func writeFile(path string, data []byte, mode fs.FileMode) error {
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
 	if err != nil {
 		return err
 	}
-	return os.Rename(tmp, path)
+	// Without this, a power failure may bring the old file back.
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
 }
 
 // Seal encrypts plain, bound to its place: unsealing with another place fails.
