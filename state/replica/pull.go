@@ -58,7 +58,8 @@ type peer struct {
 	heads       map[store.Stream]int64  // as last told
 	current     map[store.Stream]time.Time
 	incarnation string
-	heard       time.Time // when it last said something
+	began       time.Time // when it first said something
+	heard       time.Time // when it last did
 	rows        int64     // read since it began, while it reads rows
 	err         error     // why it is not heard
 }
@@ -320,6 +321,9 @@ func (p *peer) hear(h heartbeat) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.incarnation, p.heard, p.err = h.Incarnation, p.r.now(), nil
+	if p.began.IsZero() {
+		p.began = p.heard
+	}
 	for _, st := range shipped {
 		p.heads[st] = h.Heads[string(st)]
 		p.reached(st)
@@ -410,7 +414,7 @@ func (p *peer) mergeAll(tx *store.Tx, changes []changelog.Change, safety bool) e
 			return err
 		}
 		for i := range conflicts {
-			if err := record(tx, p.Region, c, conflicts[i]); err != nil {
+			if err := record(tx, p.r.cfg.Node, p.Region, c, conflicts[i]); err != nil {
 				return err
 			}
 		}

@@ -16,7 +16,7 @@ import (
 
 const (
 	path            = "/everpoint/replica/v1/"
-	blocksRead      = 16      // blocks in one read of the log
+	blocksRead      = 4       // blocks in one read of the log: each may open to 16 MiB
 	rowsBytes       = 1 << 20 // of changes in one frame of rows
 	rowsCount       = 2000
 	flushBytes      = 1 << 20 // of blocks that wait to be sent

@@ -40,7 +40,11 @@ func (r *Replica) Status() []Status {
 		s := Status{Region: p.Region, Incarnation: p.incarnation, Heard: p.heard, Rows: p.rows, Err: p.err, Streams: map[store.Stream]StreamStatus{}}
 		for _, st := range shipped {
 			s.Streams[st] = StreamStatus{Merged: p.at[st].N, Head: p.heads[st], Acked: r.acks.of(p.Region, st)}
-			if at := p.current[st]; p.at[st].N < p.heads[st] || now.Sub(p.heard) > 2*r.cfg.Heartbeat {
+			at := p.current[st]
+			if at.IsZero() {
+				at = p.began
+			}
+			if !at.IsZero() && (p.at[st].N < p.heads[st] || now.Sub(p.heard) > 2*r.cfg.Heartbeat) {
 				s.Lag = max(s.Lag, now.Sub(at))
 			}
 		}
@@ -68,13 +72,13 @@ type Conflict struct {
 	Merged        time.Time
 }
 
-// conflictSeq tells conflicts of one millisecond apart.
+// conflictSeq tells a node's conflicts of one millisecond apart.
 var conflictSeq atomic.Uint32
 
-func record(tx *store.Tx, peer string, c changelog.Change, found changelog.Conflict) error {
+func record(tx *store.Tx, node, peer string, c changelog.Change, found changelog.Conflict) error {
 	now := tx.Now()
 	key := binary.BigEndian.AppendUint64(nil, uint64(now.UnixMilli()))
-	key = binary.BigEndian.AppendUint32(key, conflictSeq.Add(1))
+	key = append(binary.BigEndian.AppendUint32(key, conflictSeq.Add(1)), node...)
 	return store.Save(tx, kindConflict, string(key), &Conflict{
 		Peer: peer, Kind: c.Kind, Key: hexOf([]byte(c.Key)), Path: found.Path, Winner: found.Winner, Loser: found.Loser, Merged: now,
 	})

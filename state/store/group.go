@@ -387,7 +387,7 @@ func (g *group) hold(r *stored) error {
 	if err != nil {
 		return err
 	}
-	g.rows[p] = &entry{id: r.id, rev: r.rev, hashes: o.hashes, was: o.hashes, body: o.body}
+	g.rows[p] = &entry{kind: Kind{Name: r.kind, Rule: o.rule}, id: r.id, rev: r.rev, hashes: o.hashes, was: o.hashes, body: o.body}
 	return nil
 }
 

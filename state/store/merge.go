@@ -41,6 +41,9 @@ func (tx *Tx) Merge(c changelog.Change, safety bool, indexes func(key string, bo
 	if err != nil {
 		return nil, err
 	}
+	if e.body != nil && e.kind.Rule != c.Rule {
+		return nil, &BadChange{c.Kind, fmt.Errorf("rows here are of rule %s, not %s", e.kind.Rule, c.Rule)}
+	}
 	switch c.Rule {
 	case changelog.RuleRecord, changelog.RuleOptOut:
 		return tx.mergeRecord(k, p, e, c, indexes)

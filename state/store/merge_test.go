@@ -281,14 +281,17 @@ func TestMerge_tells_a_late_document_from_a_new_one(t *testing.T) {
 
 func TestMerge_refuses_what_it_cannot_understand(t *testing.T) {
 	s, _ := home{Config{Dir: t.TempDir(), Region: "us-east-1"}, newTestKeys(t)}.start(t)
+	put(t, s, kindLocal, "mine", "of this Region alone")
+	head := s.Head(Changes)
 	ahead := changelog.Record{}
 	ahead.Set("a", []byte("b"), changelog.Stamp{Clock: uint64(time.Now().Add(time.Hour).UnixMilli()) << 16, Region: "eu-west-1"})
 	for name, c := range map[string]changelog.Change{
-		"a local row":         {Kind: "cursor", Key: "k", Rule: changelog.RuleLocal, Body: []byte("x")},
-		"an unknown rule":     {Kind: "cursor", Key: "k", Rule: 9, Body: []byte("x")},
-		"a broken record":     {Kind: "person", Key: "k", Rule: changelog.RuleRecord, Body: []byte("x")},
-		"a broken document":   {Kind: "thing", Key: "k", Rule: changelog.RuleDocument, Body: []byte("x")},
-		"a stamp of tomorrow": {Kind: "person", Key: "k", Rule: changelog.RuleRecord, Body: changelog.AppendRecord(nil, &ahead)},
+		"a local row":            {Kind: "cursor", Key: "k", Rule: changelog.RuleLocal, Body: []byte("x")},
+		"a local row as another": {Kind: kindLocal.Name, Key: "mine", Rule: changelog.RuleAppend, Body: []byte("x")},
+		"an unknown rule":        {Kind: "cursor", Key: "k", Rule: 9, Body: []byte("x")},
+		"a broken record":        {Kind: "person", Key: "k", Rule: changelog.RuleRecord, Body: []byte("x")},
+		"a broken document":      {Kind: "thing", Key: "k", Rule: changelog.RuleDocument, Body: []byte("x")},
+		"a stamp of tomorrow":    {Kind: "person", Key: "k", Rule: changelog.RuleRecord, Body: changelog.AppendRecord(nil, &ahead)},
 	} {
 		err := s.Update(t.Context(), func(tx *Tx) error {
 			_, err := tx.Merge(c, false, indexRecord)
@@ -301,7 +304,7 @@ func TestMerge_refuses_what_it_cannot_understand(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if s.Head(Changes) != 0 {
+	if s.Head(Changes) != head {
 		t.Error("something was written")
 	}
 }
