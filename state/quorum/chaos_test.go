@@ -78,9 +78,9 @@ func churn(t *testing.T, seed uint64, forgetful bool) (faults []string) {
 		w.startAll()
 		w.until("the group forms", time.Minute, w.formed)
 		for _, m := range w.all() {
-			m.disk.forgetful = forgetful
+			m.disk.forget(forgetful)
 		}
-		w.delay, w.late = 400*time.Millisecond, true
+		w.slow(400*time.Millisecond, true)
 		for range 40 {
 			lead := w.leader()
 			if lead == nil {
@@ -136,8 +136,7 @@ func chaos(t *testing.T, seed uint64) (c tally) {
 	cryptotest.SetGlobalRandom(t, seed) // the library's election times
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, seed, "a", "b", "witness")
-		w.delay = []time.Duration{0, 20 * time.Millisecond, 300 * time.Millisecond}[seed%3]
-		w.late = true
+		w.slow([]time.Duration{0, 20 * time.Millisecond, 300 * time.Millisecond}[seed%3], true)
 		run := &chaosRun{w: w, rng: rand.New(rand.NewPCG(seed, 11)), tally: &c}
 		run.play()
 		c.faults = append(c.faults, w.judge.verdict()...)
@@ -396,7 +395,7 @@ func TestJudge_votes(t *testing.T) {
 				b.kill()
 				c.kill()
 				m.kill()
-				m.disk.forgetful = forgetful
+				m.disk.forget(forgetful)
 				term, last := m.disk.row.Term+5, m.disk.entries[len(m.disk.entries)-1]
 				for _, from := range []*member{b, c} { // the test speaks for them
 					m.start()

@@ -358,6 +358,21 @@ func (d *disk) id() uint64 {
 	return d.row.ID
 }
 
+// forget plants the fault, or takes it away.
+func (d *disk) forget(yes bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.forgetful = yes
+}
+
+// slow sets how long messages take at most, and whether they may outlive their
+// callers.
+func (w *world) slow(delay time.Duration, late bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.delay, w.late = delay, late
+}
+
 const lateMax = 2 * time.Second // how long a request without a caller is served
 
 // network carries a voter's requests.
