@@ -309,3 +309,53 @@ func TestPurge(t *testing.T) {
 		t.Errorf("after the grace %d rows and %d purge rows are left", a, b)
 	}
 }
+
+// An app that another Region deleted is purged here; whatever else that Region
+// told of is left alone.
+func TestPurge_of_an_app_that_another_region_deleted(t *testing.T) {
+	here, there := newRoom(t, Config{}), newRoom(t, Config{})
+	kind := store.Kind{Name: "thing", Rule: changelog.RuleRecord}
+	here.Contains(Content{Kind: kind, Prefix: func(app string) string { return app + "/" }})
+	gone := there.make("gone")
+	tell := func() {
+		t.Helper()
+		body, err := there.store.Reader(t.Context()).Get(Kind, gone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := here.store.Update(t.Context(), func(tx *store.Tx) error {
+			c := changelog.Change{Kind: Kind.Name, Key: gone, Rule: Kind.Rule, Body: body}
+			if _, err := tx.Merge(c, false, nil); err != nil {
+				return err
+			}
+			return errors.Join(here.Merged(tx, c.Kind, c.Key, c.Body), here.Merged(tx, kind.Name, "other", []byte("no document")))
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := here.purgeOnce(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := func() int {
+		t.Helper()
+		rows, err := here.store.Reader(t.Context()).List(kind, gone, "", 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(rows)
+	}
+	if err := here.store.Update(t.Context(), func(tx *store.Tx) error { return tx.Put(kind, gone+"/1", []byte("{}")) }); err != nil {
+		t.Fatal(err)
+	}
+	tell()
+	if left() != 1 {
+		t.Fatal("an app that lives is purged")
+	}
+	if status, _ := there.call(account, "DELETE", "/v1/apps/"+gone, ""); status != 200 {
+		t.Fatal(status)
+	}
+	tell()
+	if n := left(); n != 0 {
+		t.Errorf("%d rows of an app that is gone are left", n)
+	}
+}

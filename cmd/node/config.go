@@ -140,6 +140,7 @@ type Group struct {
 	Peers []Peer
 	// Together has opt-outs, deletions, claims and accepted sends answered after
 	// every peer has them on disk: while one cannot be reached, they are refused.
+	// For Regions of one node: another node would not hear that they are there.
 	Together bool
 }
 
@@ -276,9 +277,9 @@ func (c *Config) settle(base string) error {
 }
 
 func (g *Group) settle(region string) error {
-	for name, value := range map[string]string{"Listen": g.Listen, "CAFile": g.CAFile, "CertFile": g.CertFile, "KeyFile": g.KeyFile} {
-		if value == "" {
-			return fmt.Errorf("member Group.%s: required", name)
+	for _, m := range [][2]string{{"Listen", g.Listen}, {"CAFile", g.CAFile}, {"CertFile", g.CertFile}, {"KeyFile", g.KeyFile}} {
+		if m[1] == "" {
+			return fmt.Errorf("member Group.%s: required", m[0])
 		}
 	}
 	if len(g.Peers) == 0 {

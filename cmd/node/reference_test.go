@@ -39,6 +39,14 @@ func TestReference_is_what_is_committed(t *testing.T) {
 
 func TestLoadConfig_names_what_is_wrong(t *testing.T) {
 	const good = `{"Region":"us-east-1","Dir":"data","Account":[{"ID":"111122223333","AccessKeyID":"AKIA","SecretFile":"s"}]`
+	const (
+		group  = good + `,"Group":{"Listen":"127.0.0.1:1","CAFile":"ca","CertFile":"c","KeyFile":"k"`
+		peer   = `{"Region":"eu-west-1","URL":"https://eu:1"}`
+		self   = `{"Region":"us-east-1","URL":"https://us:1"}]}}`
+		plain  = `{"Region":"eu-west-1","URL":"http://eu:1"}]}}`
+		twice  = peer + `,` + peer + `]}}`
+		joined = peer + `]}}`
+	)
 	for body, want := range map[string]string{
 		good + `}`:                         "",
 		`{"Region":"us-east-1"`:            "parse",
@@ -52,6 +60,13 @@ func TestLoadConfig_names_what_is_wrong(t *testing.T) {
 		good + `,"Mail":{"Addr":"relay:25","EmailPerSecond":-1}}`:                                                          "Mail.EmailPerSecond",
 		good + `,"Routes":[{"Name":"a","Addresses":["a:1"]}],"Numbers":[{"Number":"+1","Route":"a","PartsPerSecond":-1}]}`: "Numbers[0].PartsPerSecond",
 		`{"Region":"us-east-1","Dir":"d","Account":[{"ID":"12"}]}`:                                                         "Account[0].ID",
+		good + `,"Group":{}}`:         "Group.Listen",
+		group + `}}`:                  "Group.Peers:",
+		group + `,"Peers":[{}]}}`:     "Group.Peers[0].Region",
+		group + `,"Peers":[` + self:   "Group.Peers[0].Region",
+		group + `,"Peers":[` + plain:  "Group.Peers[0].URL",
+		group + `,"Peers":[` + twice:  "Group.Peers[1].Region",
+		group + `,"Peers":[` + joined: "",
 	} {
 		path := filepath.Join(t.TempDir(), "node.json")
 		if err := os.WriteFile(path, []byte(body), 0o600); err != nil {

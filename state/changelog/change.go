@@ -86,7 +86,6 @@ const (
 	changeBody    = 0x10
 	changeForeign = 0x20
 	changeFlags   = changeRule | changeBody | changeForeign
-	hashesMax     = 255
 )
 
 // AppendChange appends the binary form of c to b.

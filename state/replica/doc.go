@@ -22,8 +22,11 @@
 // frames, the request's body brings acknowledgements, eight bytes each, big
 // endian: the number of the last block that is on disk.
 //
-//	POST stream/{stream}?incarnation=I&after=N&hash=H   blocks and heartbeats
-//	GET  rows?after=N                                   rows, as changes
+//	POST stream/{stream}?incarnation=I&after=N&hash=H&as=J   blocks and heartbeats
+//	GET  rows?after=N                                        rows, as changes
+//
+// I is the incarnation whose block N has hash H, as the puller has it; J is the
+// puller's own, in which it acknowledges.
 //
 // A frame is a byte that names it, four bytes of length, and its content; see
 // frame.go. Blocks are compressed, not sealed: TLS keeps them between the two.
@@ -33,7 +36,8 @@
 // # Several nodes
 //
 // The nodes of a Region share the work by a lease for each peer, kept in the
-// database; all of them answer pulls.
+// database; all of them answer pulls. Acknowledgements are known to the node that
+// answers the pull alone, so Acknowledge works where a Region has one node.
 //
 // Source: design 4 and 5, Shipping.
 package replica

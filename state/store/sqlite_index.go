@@ -29,11 +29,11 @@ func (e *sqliteEngine) openIndex() error {
 		}
 	}
 	y.replayed()
-	e.known.begin()
 	if e.lastID <= knownAtOnce {
+		e.known.begin()
 		return e.fill()
 	}
-	e.filling.Go(func() { _ = e.fill() }) // unfilled, it answers "maybe"
+	e.fillKnown()
 	return nil
 }
 
@@ -60,7 +60,7 @@ func (e *sqliteEngine) youngAfter(n int64) ([]sealedBlock, error) {
 	return out, rows.Err()
 }
 
-// fillKnown fills the filter anew, in the background.
+// fillKnown fills the filter anew, in the background; unfilled, it answers "maybe".
 func (e *sqliteEngine) fillKnown() {
 	e.known.begin()
 	e.filling.Go(func() { _ = e.fill() })

@@ -217,8 +217,23 @@ func TestTwoRegions(t *testing.T) {
 		}
 		return true
 	})
+	// The command says how they hear of each other, and fails when they do not.
+	status := func(i int) (string, error) {
+		show := exec.Command(binary, "region", "status")
+		show.Env = append(os.Environ(), "AWS_ENDPOINT_URL=http://"+w.listens[i], "AWS_REGION="+region,
+			"AWS_ACCESS_KEY_ID="+accessKeyID, "AWS_SECRET_ACCESS_KEY="+secretKey)
+		out, err := show.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := status(1); err != nil || !strings.Contains(out, region) {
+		t.Errorf("everpoint region status: %v\n%s", err, out)
+	}
 	// One is killed; the other goes on: updates, an opt-out, a deletion.
 	w.nodes[0].kill()
+	until(t, "nobody is told that a Region is not heard", func() bool {
+		out, err := status(1)
+		return err != nil && strings.Contains(out, "a Region of the group is not heard")
+	})
 	update(1, "e0", types.EndpointRequest{Attributes: map[string][]string{"City": {"Oslo"}}})
 	update(1, "e1", types.EndpointRequest{OptOut: aws.String("ALL")})
 	if _, err := clients[1].DeleteEndpoint(ctx, &pinpoint.DeleteEndpointInput{ApplicationId: &app, EndpointId: aws.String("e2")}); err != nil {
@@ -229,13 +244,6 @@ func TestTwoRegions(t *testing.T) {
 		e0, e1 := get(0, "e0"), get(0, "e1")
 		return len(e0.Attributes["City"]) == 1 && e0.Attributes["Plan"][0] == "gold" && *e1.OptOut == "ALL" && get(0, "e2") == nil
 	})
-	// The command says how they hear of each other.
-	show := exec.Command(binary, "region", "status")
-	show.Env = append(os.Environ(), "AWS_ENDPOINT_URL=http://"+w.listens[0], "AWS_REGION="+region,
-		"AWS_ACCESS_KEY_ID="+accessKeyID, "AWS_SECRET_ACCESS_KEY="+secretKey)
-	if out, err := show.CombinedOutput(); err != nil || !strings.Contains(string(out), otherRegion) {
-		t.Errorf("everpoint region status: %v\n%s", err, out)
-	}
 	// Its index has heard of it all: a segment counts the same in both.
 	counts := func(i int) (n int64) {
 		var out struct{ Count int64 }
@@ -247,7 +255,7 @@ func TestTwoRegions(t *testing.T) {
 		return out.Count
 	}
 	until(t, "the Regions count different audiences", func() bool { a, b := counts(0), counts(1); return a == b && a > 0 })
-	// An app that is deleted in one is gone in both, with its endpoints.
+	// An app that is deleted in one is gone in both.
 	if _, err := clients[0].DeleteApp(ctx, &pinpoint.DeleteAppInput{ApplicationId: &app}); err != nil {
 		t.Fatal(err)
 	}
