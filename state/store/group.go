@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/everpoint/everpoint/aws"
 	"github.com/everpoint/everpoint/state/changelog"
@@ -58,6 +59,7 @@ func (s *Store) write(ctx context.Context) {
 	// What was accepted is answered even when ctx ends meanwhile.
 	work := context.WithoutCancel(ctx)
 	var next *request
+	company := 0
 	for {
 		first := next
 		if first == nil {
@@ -74,8 +76,9 @@ func (s *Store) write(ctx context.Context) {
 			}
 		}
 		var reqs []*request
-		if reqs, next = s.gather(first); first.alone == nil {
+		if reqs, next = s.gather(first, company); first.alone == nil {
 			s.commit(work, reqs)
+			company = (len(reqs) + len(s.requests)) / 2
 			continue
 		}
 		if first.err = first.ctx.Err(); first.err == nil {
@@ -87,24 +90,44 @@ func (s *Store) write(ctx context.Context) {
 	}
 }
 
+// lingerMax bounds how long a group waits for company.
+const lingerMax = time.Millisecond
+
 // gather takes what waits behind first and can be one commit with it, and the
 // request that ended it, which comes next.
-func (s *Store) gather(first *request) (reqs []*request, next *request) {
+//
+// A commit costs much that does not depend on its size, and those it answers are
+// back with their next update soon. So a group waits a little for company: half of
+// those that were there at the last commit, for the other half is then under way
+// while this one is written. Who comes alone does not wait.
+func (s *Store) gather(first *request, company int) (reqs []*request, next *request) {
 	reqs = []*request{first}
 	limit := s.cfg.GroupMax
 	if s.cfg.OneByOne || first.alone != nil {
 		limit = 1
 	}
+	var linger <-chan time.Time
 	for len(reqs) < limit {
+		var r *request
 		select {
-		case r := <-s.requests:
-			if r.alone != nil {
-				return reqs, r
-			}
-			reqs = append(reqs, r)
+		case r = <-s.requests:
 		default:
-			return reqs, nil
+			if len(reqs) >= company {
+				return reqs, nil
+			}
+			if linger == nil {
+				linger = time.After(lingerMax)
+			}
+			select {
+			case r = <-s.requests:
+			case <-linger:
+				return reqs, nil
+			}
 		}
+		if r.alone != nil {
+			return reqs, r
+		}
+		reqs = append(reqs, r)
 	}
 	return reqs, nil
 }
