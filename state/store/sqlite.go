@@ -20,6 +20,7 @@ import (
 type sqliteEngine struct {
 	writer  *sql.DB
 	readers *sql.DB
+	copier  *sql.DB   // checkpoints
 	conn    *sql.Conn // the writer's only connection
 	texts   map[string]string
 	write   map[string]*sql.Stmt
@@ -29,9 +30,11 @@ type sqliteEngine struct {
 	path    string
 	young   *young
 	known   known
-	filling sync.WaitGroup // a filter, in the background
+	aside   sync.WaitGroup // who fills a filter, who copies the log
 	end     context.CancelFunc
 	ended   context.Context
+
+	committed chan struct{} // holds one once something was
 }
 
 // manyRows is how many rows one multi-row statement takes.
@@ -89,9 +92,9 @@ func openSQLite(path string, cfg Config) (*sqliteEngine, error) {
 	if err := private(path); err != nil {
 		return nil, err
 	}
-	e := &sqliteEngine{texts: statements(sqliteText), path: path, young: newYoung(cfg.SQLiteYoungMax)}
+	e := &sqliteEngine{texts: statements(sqliteText), path: path, young: newYoung(cfg.SQLiteYoungMax), committed: make(chan struct{}, 1)}
 	e.ended, e.end = context.WithCancel(context.Background())
-	pragmas := []string{fmt.Sprintf("cache_size(-%d)", cache<<10), "wal_autocheckpoint(8000)"}
+	pragmas := []string{fmt.Sprintf("cache_size(-%d)", cache<<10), fmt.Sprintf("wal_autocheckpoint(%d)", logPagesMax)}
 	if cfg.SQLitePagesMax > 0 {
 		pragmas = append(pragmas, fmt.Sprintf("max_page_count(%d)", cfg.SQLitePagesMax))
 	}
@@ -105,6 +108,10 @@ func openSQLite(path string, cfg Config) (*sqliteEngine, error) {
 	}
 	e.readers.SetMaxOpenConns(readersMax)
 	e.readers.SetMaxIdleConns(readersMax)
+	if e.copier, err = sql.Open("sqlite", dsn("cache_size(-256)")); err != nil {
+		return nil, fmt.Errorf("open database for checkpoints: %w", err)
+	}
+	e.copier.SetMaxOpenConns(1)
 	return e, nil
 }
 
@@ -148,7 +155,11 @@ func (e *sqliteEngine) prepare(ctx context.Context, incarnation string) error {
 	if err := e.write["max_id"].QueryRowContext(ctx).Scan(&e.lastID); err != nil {
 		return err
 	}
-	return e.openIndex()
+	if err := e.openIndex(); err != nil {
+		return err
+	}
+	e.aside.Go(e.copyLog)
+	return nil
 }
 
 // manyOf turns a statement with one row of VALUES into one with manyRows of them.
@@ -163,7 +174,7 @@ func (e *sqliteEngine) shared() bool { return false }
 
 func (e *sqliteEngine) close() error {
 	e.end()
-	e.filling.Wait()
+	e.aside.Wait()
 	var errs []error
 	for _, set := range []map[string]*sql.Stmt{e.write, e.many, e.read} {
 		for _, st := range set {
@@ -175,7 +186,7 @@ func (e *sqliteEngine) close() error {
 	if e.conn != nil {
 		errs = append(errs, e.conn.Close())
 	}
-	return errors.Join(append(errs, e.readers.Close(), e.writer.Close())...)
+	return errors.Join(append(errs, e.readers.Close(), e.copier.Close(), e.writer.Close())...)
 }
 
 func (e *sqliteEngine) size(context.Context) (int64, error) {
@@ -441,6 +452,10 @@ func (s *sqliteSession) commit(context.Context) error {
 	if err != nil {
 		s.rollback()
 		return err
+	}
+	select {
+	case s.e.committed <- struct{}{}:
+	default:
 	}
 	s.e.young.take(s.step)
 	if s.e.known.worn() {

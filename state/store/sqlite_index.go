@@ -63,7 +63,7 @@ func (e *sqliteEngine) youngAfter(n int64) ([]sealedBlock, error) {
 // fillKnown fills the filter anew, in the background; unfilled, it answers "maybe".
 func (e *sqliteEngine) fillKnown() {
 	e.known.begin()
-	e.filling.Go(func() { _ = e.fill() })
+	e.aside.Go(func() { _ = e.fill() })
 }
 
 // fill adds to the filter what is found under the table's entries and the young
