@@ -62,6 +62,9 @@ func (d *Door) answer(w http.ResponseWriter, r *http.Request) {
 	c.record.Status = resp.Status
 	c.record.ErrorCode = errorCode(resp)
 	d.audit.Record(context.WithoutCancel(r.Context()), c.record)
+	// A client that is slow to read its answer has no more need of its body.
+	c.req.Body = nil
+	c.held.release()
 	c.write(w, resp)
 }
 

@@ -512,7 +512,9 @@ func (g *group) batch() (*batch, error) {
 		live = append(live, written{p, e})
 		b.logged = b.logged || e.kind.stream() != ""
 	}
-	b.blocks = sync.OnceValues(func() ([]sealedBlock, error) { return g.blocks(live) })
+	// Of the incarnation as it is now, whenever they are made.
+	p := packer{s: g.s, at: g.s.now().UnixMilli(), incarnation: g.s.Incarnation()}
+	b.blocks = sync.OnceValues(func() ([]sealedBlock, error) { return g.blocks(live, p) })
 	if len(live)+len(g.facts)+len(g.heard) > aloneMax {
 		// Beside the rows and what the database does with them.
 		g.aside.Go(func() { _, _ = b.blocks() })
@@ -594,8 +596,7 @@ func (g *group) seal(order []written) ([][]byte, error) {
 const aloneMax = 64
 
 // blocks makes the blocks of a commit.
-func (g *group) blocks(order []written) ([]sealedBlock, error) {
-	p := packer{s: g.s, at: g.s.now().UnixMilli(), incarnation: g.s.Incarnation()}
+func (g *group) blocks(order []written, p packer) ([]sealedBlock, error) {
 	size := 0
 	for _, w := range order {
 		size += len(w.at.kind) + len(w.at.key) + len(w.row.change) + 4*binary.MaxVarintLen32

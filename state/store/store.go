@@ -61,6 +61,7 @@ type Store struct {
 	stopped  chan struct{}
 	lock     *os.File
 
+	learning    sync.Mutex // held while the heads are read
 	mu          sync.Mutex
 	incarnation string
 	heads       map[Stream]head

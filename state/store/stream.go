@@ -181,6 +181,9 @@ func digest(body []byte) []byte {
 }
 
 func (s *Store) learnHeads(ctx context.Context) error {
+	// Two at once would not know whose heads are the older ones.
+	s.learning.Lock()
+	defer s.learning.Unlock()
 	heads := map[Stream]head{}
 	for _, st := range streams {
 		h, err := s.engine.head(ctx, st)
