@@ -138,8 +138,19 @@ type Group struct {
 	CAFile, CertFile, KeyFile string
 	// Peers are the other Regions. At least one.
 	Peers []Peer
-	// Together has opt-outs, deletions, claims and accepted sends answered after
-	// every peer has them on disk: while one cannot be reached, they are refused.
+	// Witness votes with the Regions and holds no data; two Regions need one to
+	// decide safely. Region is its name.
+	Witness *Peer
+	// URL is https://host:port where the others reach this Region, as in their
+	// Peers. Required when the Regions vote: with a Witness, or when they are three
+	// or more.
+	URL string
+	// Founder is the voter that makes the group when all are new, the same for all.
+	// Default: the first in the order of their names.
+	Founder string
+	// Together, where nobody votes, has opt-outs, deletions, claims and accepted
+	// sends answered after every peer has them on disk: while one cannot be reached,
+	// they are refused. Regions that vote always do so for all that are in sync.
 	// For Regions of one node: another node would not hear that they are there.
 	Together bool
 }
@@ -285,17 +296,56 @@ func (g *Group) settle(region string) error {
 	if len(g.Peers) == 0 {
 		return errors.New("member Group.Peers: at least one is required")
 	}
+	if g.votes() && g.Together {
+		return errors.New("member Group.Together: only where the Regions do not vote")
+	}
 	seen := map[string]bool{region: true}
+	if g.Witness != nil {
+		if g.Witness.Region == "" || g.Witness.Region == region {
+			return fmt.Errorf("member Group.Witness.Region: %q is not a name of its own", g.Witness.Region)
+		}
+		if !peerURL(g.Witness.URL) {
+			return fmt.Errorf("member Group.Witness.URL: %q is not https://host:port", g.Witness.URL)
+		}
+		seen[g.Witness.Region] = true
+	}
 	for i, p := range g.Peers {
 		if !regionPattern.MatchString(p.Region) || seen[p.Region] {
 			return fmt.Errorf("member Group.Peers[%d].Region: %q is not another Region's name, given once", i, p.Region)
 		}
 		seen[p.Region] = true
-		if u, err := url.Parse(p.URL); err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" {
+		if !peerURL(p.URL) {
 			return fmt.Errorf("member Group.Peers[%d].URL: %q is not https://host:port", i, p.URL)
 		}
 	}
+	if g.votes() && !peerURL(g.URL) {
+		return fmt.Errorf("member Group.URL: %q is not https://host:port", g.URL)
+	}
+	if f := g.Founder; f != "" && g.voters(region)[f] == "" {
+		return fmt.Errorf("member Group.Founder: %q is neither a Region of the group nor its witness", f)
+	}
 	return nil
+}
+
+// peerURL reports whether a URL may be that of a peer's listener.
+func peerURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Scheme == "https" && u.Host != "" && u.Path == ""
+}
+
+// votes says whether the Regions decide by majority: two alone cannot.
+func (g *Group) votes() bool { return g.Witness != nil || len(g.Peers) > 1 }
+
+// voters are the URLs of all who vote, by name.
+func (g *Group) voters(region string) map[string]string {
+	all := map[string]string{region: g.URL}
+	for _, p := range g.Peers {
+		all[p.Region] = p.URL
+	}
+	if g.Witness != nil {
+		all[g.Witness.Region] = g.Witness.URL
+	}
+	return all
 }
 
 // secret reads a one-line secret file.

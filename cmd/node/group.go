@@ -16,6 +16,7 @@ import (
 	"github.com/everpoint/everpoint/account/apps"
 	"github.com/everpoint/everpoint/audience/endpoints"
 	"github.com/everpoint/everpoint/state/changelog"
+	"github.com/everpoint/everpoint/state/quorum"
 	"github.com/everpoint/everpoint/state/replica"
 	"github.com/everpoint/everpoint/state/store"
 )
@@ -56,11 +57,39 @@ func (n *Node) group(w World, appRoom *apps.Service) ([]runner, error) {
 	if g.Together {
 		n.Store.Acknowledge(n.Replica.Acknowledge)
 	}
+	mux := http.NewServeMux()
+	mux.Handle("/", n.Replica.Handler())
+	parts := []runner{{"replica", n.Replica.Run}}
+	if g.votes() {
+		n.Quorum, err = quorum.New(quorum.Config{
+			Name: n.Config.Region, Node: n.Config.Node, Peers: g.voters(n.Config.Region), Founder: g.Founder,
+		}, n.Store, replica.Client(certificates), w.Now, w.chance(), n.log)
+		if err != nil {
+			return nil, err
+		}
+		mux.Handle(quorum.Path, known(g.voters(n.Config.Region), n.Quorum.Handler()))
+		parts = append(parts, runner{"quorum", n.Quorum.Run})
+	}
 	server := &http.Server{
-		Handler: n.Replica.Handler(), TLSConfig: certificates, ReadHeaderTimeout: peerHeaderTimeout, MaxHeaderBytes: peerHeaderBytes,
+		Handler: mux, TLSConfig: certificates, ReadHeaderTimeout: peerHeaderTimeout, MaxHeaderBytes: peerHeaderBytes,
 		ErrorLog: slog.NewLogLogger(n.log.With("component", "peers").Handler(), slog.LevelDebug),
 	}
-	return []runner{{"replica", n.Replica.Run}, {"peers", func(ctx context.Context) error { return serve(ctx, g.Listen, server) }}}, nil
+	return append(parts, runner{"peers", func(ctx context.Context) error { return serve(ctx, g.Listen, server) }}), nil
+}
+
+// known lets only those through whose certificate names a voter.
+func known(voters map[string]string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		name, err := replica.ByCertificate(req)
+		if err == nil && voters[name] == "" {
+			err = fmt.Errorf("%s is not of this group", name)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, req)
+	})
 }
 
 const (

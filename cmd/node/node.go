@@ -38,6 +38,7 @@ import (
 	"github.com/everpoint/everpoint/senders/channels"
 	"github.com/everpoint/everpoint/state/eventlog"
 	"github.com/everpoint/everpoint/state/queue"
+	"github.com/everpoint/everpoint/state/quorum"
 	"github.com/everpoint/everpoint/state/replica"
 	"github.com/everpoint/everpoint/state/store"
 	"github.com/everpoint/everpoint/templates"
@@ -92,6 +93,7 @@ type Node struct {
 	Door     *door.Door
 	Mux      *wire.Mux
 	Replica  *replica.Replica // nil when the Region is alone
+	Quorum   *quorum.Quorum   // nil where the Regions do not vote
 
 	log     *slog.Logger
 	started time.Time
