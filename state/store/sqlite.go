@@ -448,6 +448,7 @@ func (s *sqliteSession) write(_ context.Context, b *batch) ([]head, error) {
 }
 
 func (s *sqliteSession) commit(context.Context) error {
+	s.e.young.announce(s.step.adds)
 	_, err := s.e.conn.ExecContext(context.Background(), "COMMIT")
 	if err != nil {
 		s.rollback()
@@ -465,6 +466,7 @@ func (s *sqliteSession) commit(context.Context) error {
 }
 
 func (s *sqliteSession) rollback() {
+	s.e.young.announce(nil)
 	// A failed statement may have ended the transaction already.
 	_, _ = s.e.conn.ExecContext(context.Background(), "ROLLBACK")
 	_ = s.e.write["max_id"].QueryRow().Scan(&s.e.lastID)

@@ -132,14 +132,20 @@ func (e *sqliteEngine) between(with map[string]*sql.Stmt, kind, from, before str
 	first, end := keyFrom(kind, from), keyFrom(kind, before)
 	var rows []stored
 	for range overtakenMax {
-		ids, all := e.young.between(first, end, limit)
+		ids, soon, all := e.young.between(first, end, limit)
 		var err error
 		if rows, err = e.byIDs(with, ids); err != nil {
 			return nil, err
 		}
+		there := len(rows)
+		come, err := e.byIDs(with, soon)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, come...)
 		// Rows that were removed meanwhile leave a gap; what comes after them is asked
 		// for again, and a row's number may be another row's by now.
-		if slices.Sort(ids); all || len(rows) == len(slices.Compact(ids)) {
+		if slices.Sort(ids); all || there == len(slices.Compact(ids)) {
 			break
 		}
 	}

@@ -3,6 +3,8 @@ package store
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/tidwall/btree"
@@ -36,12 +38,15 @@ func hashEntry(hash string) string  { return "\xff" + hash }
 // of the log is removed.
 //
 // Only the writer changes it, after a commit; readers look here first, then in
-// the table: a posting that moves meanwhile is seen twice, never missed.
+// the table: a posting that moves meanwhile is seen twice, never missed. What a
+// commit adds is seen from before it on, though the rows are not there yet: who
+// has seen a row gone sees all that was written with its removal.
 type young struct {
 	max int
 
 	mu            sync.RWMutex
 	fresh, ageing *btree.BTreeG[posting] // ageing is empty, not nil, between two generations
+	coming        []posting              // of the commit under way, in the order of entries
 
 	// The log's records: first to last are there, up to aged they are of ageing or
 	// before it, up to done they are of no use any more.
@@ -80,12 +85,31 @@ func (y *young) under(entry string, limit int) []int64 {
 			return true
 		})
 	}
+	return append(docs, y.soon(entry, entry+"\x00", limit)...)
+}
+
+// soon returns the rows under entries from one to below another that the commit
+// under way adds, the first of them, at most limit; y.mu is held.
+func (y *young) soon(from, before string, limit int) []int64 {
+	at, _ := slices.BinarySearchFunc(y.coming, from, func(p posting, entry string) int { return strings.Compare(p.entry, entry) })
+	var docs []int64
+	for ; at < len(y.coming) && y.coming[at].entry < before && len(docs) < limit; at++ {
+		docs = append(docs, y.coming[at].doc)
+	}
 	return docs
 }
 
+// announce precedes a commit that will add postings.
+func (y *young) announce(adds []posting) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.coming = adds
+}
+
 // between returns the rows under the first entries from one to below another, at
-// most limit for each generation, and whether there are no more.
-func (y *young) between(from, before string, limit int) (docs []int64, all bool) {
+// most limit for each generation, and whether there are no more; and apart those
+// that may not be there yet.
+func (y *young) between(from, before string, limit int) (docs, soon []int64, all bool) {
 	y.mu.RLock()
 	defer y.mu.RUnlock()
 	all = true
@@ -104,7 +128,7 @@ func (y *young) between(from, before string, limit int) (docs []int64, all bool)
 			return true
 		})
 	}
-	return docs, all
+	return docs, y.soon(from, before, limit), all
 }
 
 // all returns every posting.
@@ -148,6 +172,7 @@ type step struct {
 func (y *young) take(s step) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
+	y.coming = nil
 	for _, p := range s.moved {
 		y.ageing.Delete(p)
 	}

@@ -242,3 +242,60 @@ func TestKnown_that_cannot_be_filled_is_given_up(t *testing.T) {
 		t.Error("what was given up is in use")
 	}
 }
+
+func TestYoung_shows_what_a_commit_adds_before_it(t *testing.T) {
+	y := newYoung(0)
+	y.take(step{adds: []posting{{"b", 1}}})
+	adds := []posting{{"a", 2}, {"b", 3}, {"b", 4}, {"c", 5}}
+	y.announce(adds)
+	check := func(what string, under []int64, docs, soon []int64) {
+		t.Helper()
+		if got := y.under("b", 10); !slices.Equal(got, under) {
+			t.Errorf("%s: under b %v, want %v", what, got, under)
+		}
+		gotDocs, gotSoon, all := y.between("b", "d", 10)
+		if !all || !slices.Equal(gotDocs, docs) || !slices.Equal(gotSoon, soon) {
+			t.Errorf("%s: between b and d %v and %v, want %v and %v", what, gotDocs, gotSoon, docs, soon)
+		}
+	}
+	check("announced", []int64{1, 3, 4}, []int64{1}, []int64{3, 4, 5})
+	if got := y.under("b", 1); !slices.Equal(got, []int64{1, 3}) {
+		t.Errorf("with a limit of 1: %v", got)
+	}
+	y.announce(nil)
+	check("rolled back", []int64{1}, []int64{1}, nil)
+	y.announce(adds)
+	y.take(step{adds: adds})
+	check("committed", []int64{1, 3, 4}, []int64{1, 3, 4, 5}, nil)
+}
+
+// TestReaders_who_miss_what_was_removed_find_what_came_with_it: while the engine
+// makes a commit, checkpoint and all, nobody sees a part of it.
+func TestReaders_who_miss_what_was_removed_find_what_came_with_it(t *testing.T) {
+	engines(t, func(t *testing.T, h home) {
+		s, _ := h.start(t)
+		put(t, s, kindRec, "from", "x")
+		filler := strings.Repeat("f", 64<<10)
+		for i := range 200 {
+			from, to := fmt.Sprint("from", i), fmt.Sprint("to", i)
+			put(t, s, kindRec, from, "x")
+			moved := make(chan error, 1)
+			go func() {
+				moved <- s.Update(t.Context(), func(tx *Tx) error {
+					return errors.Join(tx.Remove(kindRec, from), tx.Put(kindRec, to, []byte(filler)))
+				})
+			}()
+			for get(t, s, kindRec, from) != "" {
+			}
+			if get(t, s, kindRec, to) == "" {
+				t.Errorf("%s is gone and %s is not there", from, to)
+			}
+			if rows, err := s.Reader(t.Context()).List(kindRec, to, "", 1); err != nil || len(rows) != 1 {
+				t.Errorf("%d rows from %s, %v", len(rows), to, err)
+			}
+			if err := <-moved; err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
