@@ -55,18 +55,30 @@ type Join struct {
 	Force bool `json:",omitempty"`
 }
 
-// Remove takes a Region from the in-sync set. Its duty goes to the others, and
-// so does control. The last Region cannot be removed.
+// Await has the Regions of the set wait for one that is about to return, before
+// it does: what they acknowledge from then on, it has. Its Result holds the
+// attempt as its Epoch; a Region of the set that has applied Result.Index waits.
+type Await struct {
+	Region      string
+	Incarnation string
+}
+
+// Remove takes a Region from the in-sync set, or ends waiting for one that is
+// about to return. Its duty goes to the others, and so does control. The last
+// Region cannot be removed.
 type Remove struct {
 	Region      string
 	Incarnation string
 	Reason      string
 }
 
-// Return takes a Region that has caught up into the set.
+// Return takes a Region that has caught up into the set: it has what each of the
+// others had told when it had begun to wait for it.
 type Return struct {
 	Region      string
 	Incarnation string
+	// Attempt is the one since which it was awaited.
+	Attempt uint64
 	// SetEpoch is that of the set it caught up with: refused when the set has
 	// changed since.
 	SetEpoch uint64
@@ -168,6 +180,7 @@ type Stop struct {
 type DropStops struct{ Keys []string }
 
 func (Join) kind() string         { return "join" }
+func (Await) kind() string        { return "await" }
 func (Remove) kind() string       { return "remove" }
 func (Return) kind() string       { return "return" }
 func (Forget) kind() string       { return "forget" }
@@ -213,6 +226,10 @@ func (c Join) check() error {
 	if err := short("Was", c.Was, nameBytesMax); err != nil {
 		return err
 	}
+	return named(nameBytesMax, "Region", c.Region, "Incarnation", c.Incarnation)
+}
+
+func (c Await) check() error {
 	return named(nameBytesMax, "Region", c.Region, "Incarnation", c.Incarnation)
 }
 
@@ -400,9 +417,9 @@ func (c Join) apply(s *State) (Result, error) {
 		return Result{}, aws.Conflict("Region %s is the last of the in-sync set and came back as another incarnation; "+
 			"another Region may hold more, so an operator has to choose", c.Region)
 	}
-	next := Region{Incarnation: c.Incarnation, Reason: "has not caught up yet"}
+	next := Region{Incarnation: c.Incarnation, Reason: "has not caught up yet", Attempt: r.Attempt}
 	if len(set) == 0 || r.InSync && len(set) == 1 {
-		next = Region{Incarnation: c.Incarnation, InSync: true}
+		next.InSync, next.Reason = true, ""
 	}
 	s.Regions = with(s.Regions, c.Region, next)
 	if !known {
@@ -412,12 +429,31 @@ func (c Join) apply(s *State) (Result, error) {
 	return Result{Epoch: s.SetEpoch}, nil
 }
 
+func (c Await) apply(s *State) (Result, error) {
+	r, err := s.region(c.Region, c.Incarnation)
+	switch {
+	case err != nil:
+		return Result{}, err
+	case r.InSync:
+		return Result{}, aws.Conflict("Region %s is in the in-sync set", c.Region)
+	case !r.Awaited:
+		r.Awaited = true
+		r.Attempt++
+		s.Regions = with(s.Regions, c.Region, r)
+	}
+	return Result{Epoch: r.Attempt}, nil
+}
+
 func (c Remove) apply(s *State) (Result, error) {
 	before := *s
 	r, err := s.region(c.Region, c.Incarnation)
 	switch {
 	case err != nil:
 		return Result{}, err
+	case r.Awaited:
+		r.Awaited, r.Reason = false, c.Reason
+		s.Regions = with(s.Regions, c.Region, r)
+		return Result{Epoch: s.SetEpoch}, nil
 	case !r.InSync:
 		return Result{Epoch: s.SetEpoch}, nil
 	case len(s.Set()) == 1:
@@ -437,10 +473,12 @@ func (c Return) apply(s *State) (Result, error) {
 		return Result{}, err
 	case r.InSync:
 		return Result{Epoch: s.SetEpoch}, nil
+	case !r.Awaited || r.Attempt != c.Attempt:
+		return Result{}, aws.Conflict("Region %s is not awaited since its attempt %d", c.Region, c.Attempt)
 	case c.SetEpoch != s.SetEpoch:
 		return Result{}, aws.Conflict("Region %s caught up with the set of epoch %d, which is now %d", c.Region, c.SetEpoch, s.SetEpoch)
 	}
-	r.InSync, r.Reason = true, ""
+	r.InSync, r.Awaited, r.Reason = true, false, ""
 	s.Regions = with(s.Regions, c.Region, r)
 	s.settle(&before)
 	return Result{Epoch: s.SetEpoch}, nil

@@ -34,7 +34,9 @@
 // state, so one that arrives again has its first outcome; one that is older is
 // refused, for its outcome may be forgotten.
 //
-// A Region leaves the set by Remove and comes back by Return. A Region that is
+// A Region leaves the set by Remove and comes back by Await, after which the
+// others wait for it too, and Return, once it has what they had acknowledged
+// before they did. A Region that is
 // removed loses its shards and control at once, and cannot renew its lease; when
 // the lease has run out too, nothing that it claimed before can still be on its
 // way, but for what was in a socket.

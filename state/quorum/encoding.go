@@ -78,6 +78,7 @@ func decodeProposal(data []byte) (proposal, error) {
 var decoders = map[string]func([]byte) (Command, error){
 	Join{}.kind():         decode[Join],
 	Remove{}.kind():       decode[Remove],
+	Await{}.kind():        decode[Await],
 	Return{}.kind():       decode[Return],
 	Forget{}.kind():       decode[Forget],
 	SetMode{}.kind():      decode[SetMode],

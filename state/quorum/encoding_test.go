@@ -15,7 +15,8 @@ func TestEncoding_every_command_comes_back_as_it_was(t *testing.T) {
 	all := []Command{
 		Join{"a", "1", "0", true},
 		Remove{"a", "1", "why"},
-		Return{"a", "1", 7},
+		Await{"a", "1"},
+		Return{"a", "1", 2, 7},
 		Forget{"a"},
 		SetMode{WarmStandby, "a", map[string]int{"a": 5}, 3},
 		SetControl{"a", 4},

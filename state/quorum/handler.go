@@ -113,10 +113,14 @@ func (q *Quorum) takeMessages(w http.ResponseWriter, _ *http.Request, body []byt
 
 // ask has the voter's loop answer; ok is false when the caller went away first.
 func (q *Quorum) ask(r *http.Request, f func(v *voter) (int, reply)) (status int, said reply, ok bool) {
-	done := make(chan struct{})
+	type answer struct {
+		status int
+		said   reply
+	}
+	done := make(chan answer, 1) // the loop does not wait for a caller who is gone
 	work := func(v *voter) {
-		defer close(done)
-		status, said = f(v)
+		status, said := f(v)
+		done <- answer{status, said}
 	}
 	select {
 	case q.inbox <- work:
@@ -124,8 +128,8 @@ func (q *Quorum) ask(r *http.Request, f func(v *voter) (int, reply)) (status int
 		return 0, reply{}, false
 	}
 	select {
-	case <-done:
-		return status, said, true
+	case a := <-done:
+		return a.status, a.said, true
 	case <-r.Context().Done():
 		return 0, reply{}, false
 	}

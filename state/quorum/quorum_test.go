@@ -483,8 +483,9 @@ func TestQuorum_lease(t *testing.T) {
 		a, b := w.members["a"], w.members["b"]
 		a.do(Join{Region: "a", Incarnation: "1"})
 		b.do(Join{Region: "b", Incarnation: "1"})
+		attempt := b.do(Await{Region: "b", Incarnation: "1"}).Epoch
 		st, _ := b.q.State()
-		b.do(Return{Region: "b", Incarnation: "1", SetEpoch: st.SetEpoch})
+		b.do(Return{Region: "b", Incarnation: "1", Attempt: attempt, SetEpoch: st.SetEpoch})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- a.q.KeepLease(ctx) }()

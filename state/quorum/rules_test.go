@@ -111,6 +111,12 @@ func lawful(t *testing.T, before, after *State, c Command) {
 	rises("duty", before.Duty.Epoch, after.Duty.Epoch, before.Duty.Shards != after.Duty.Shards)
 	rises("control", before.Control.Epoch, after.Control.Epoch, before.Control.Region != after.Control.Region)
 	rises("set", before.SetEpoch, after.SetEpoch, !maps.Equal(incarnations(before), incarnations(after)))
+	for name, r := range after.Regions {
+		was, known := before.Regions[name]
+		if _, joined := c.(Join); r.InSync && !was.InSync && !joined && !was.Awaited || r.InSync && r.Awaited || known && r.Attempt < was.Attempt {
+			t.Errorf("%+v made Region %+v %+v", c, was, r)
+		}
+	}
 	for name, l := range before.Leases {
 		now, ok := after.Leases[name]
 		if !ok || now.Epoch < l.Epoch || now.Epoch == l.Epoch && (now.Renewals < l.Renewals || l.Over && !now.Over || now.Node != l.Node) {
@@ -149,8 +155,15 @@ func two(t *testing.T) *rules {
 	r := newRules(t)
 	r.do(Join{Region: "a", Incarnation: "a1"})
 	r.do(Join{Region: "b", Incarnation: "b1"})
-	r.do(Return{Region: "b", Incarnation: "b1", SetEpoch: r.m.state.SetEpoch})
+	r.back("b", "b1")
 	return r
+}
+
+// back takes a Region into the set again.
+func (r *rules) back(region, incarnation string) {
+	r.t.Helper()
+	attempt := r.do(Await{Region: region, Incarnation: incarnation}).Epoch
+	r.do(Return{Region: region, Incarnation: incarnation, Attempt: attempt, SetEpoch: r.m.state.SetEpoch})
 }
 
 func TestRules_the_in_sync_set(t *testing.T) {
@@ -166,9 +179,26 @@ func TestRules_the_in_sync_set(t *testing.T) {
 	}
 	epoch := r.m.state.SetEpoch
 	r.refuse(aws.KindConflict, "incarnation b1, not b0", Return{Region: "b", Incarnation: "b0", SetEpoch: epoch})
-	r.refuse(aws.KindConflict, "set of epoch", Return{Region: "b", Incarnation: "b1", SetEpoch: epoch + 1})
 	r.refuse(aws.KindNotFound, "Region c", Return{Region: "c", Incarnation: "c1", SetEpoch: epoch})
-	r.do(Return{Region: "b", Incarnation: "b1", SetEpoch: epoch})
+	r.refuse(aws.KindConflict, "is not awaited", Return{Region: "b", Incarnation: "b1", SetEpoch: epoch})
+	if all := r.m.state.Together(); len(all) != 1 {
+		t.Fatalf("all that is waited for: %v", all)
+	}
+	first := r.do(Await{Region: "b", Incarnation: "b1"}).Epoch
+	if again := r.do(Await{Region: "b", Incarnation: "b1"}).Epoch; again != first || r.m.state.Regions["b"].InSync {
+		t.Fatalf("attempts %d and %d, %+v", first, again, r.m.state.Regions["b"])
+	}
+	if all := r.m.state.Together(); !maps.Equal(all, map[string]string{"a": "a1", "b": "b1"}) {
+		t.Fatalf("all that is waited for: %v", all)
+	}
+	// Who stopped waiting for it does not have it in the set by what it did before.
+	r.do(Remove{Region: "b", Incarnation: "b1", Reason: "is late"})
+	r.refuse(aws.KindConflict, "is not awaited", Return{Region: "b", Incarnation: "b1", Attempt: first, SetEpoch: epoch})
+	second := r.do(Await{Region: "b", Incarnation: "b1"}).Epoch
+	r.refuse(aws.KindConflict, "is not awaited", Return{Region: "b", Incarnation: "b1", Attempt: first, SetEpoch: epoch})
+	r.refuse(aws.KindConflict, "set of epoch", Return{Region: "b", Incarnation: "b1", Attempt: second, SetEpoch: epoch + 1})
+	r.do(Return{Region: "b", Incarnation: "b1", Attempt: second, SetEpoch: epoch})
+	r.refuse(aws.KindConflict, "is in the in-sync set", Await{Region: "b", Incarnation: "b1"})
 	if got := counts(&r.m.state); got["a"] != 32 || got["b"] != 32 {
 		t.Fatalf("shares %v", got)
 	}
@@ -180,7 +210,7 @@ func TestRules_the_in_sync_set(t *testing.T) {
 	}
 	r.refuse(aws.KindConflict, "last of the in-sync set", Remove{Region: "b", Incarnation: "b1"})
 	r.refuse(aws.KindConflict, "not in the in-sync set: does not answer", SetControl{Region: "a", Epoch: 2})
-	r.do(Return{Region: "a", Incarnation: "a1", SetEpoch: s.SetEpoch})
+	r.back("a", "a1")
 	if r.m.state.Control != (Control{"b", 2}) {
 		t.Error("control came back by itself")
 	}
@@ -220,7 +250,7 @@ func TestRules_modes(t *testing.T) {
 		t.Fatalf("primary %s, shares %v", r.m.state.Primary, counts(&r.m.state))
 	}
 	epoch := r.m.state.Duty.Epoch
-	r.do(Return{Region: "b", Incarnation: "b1", SetEpoch: r.m.state.SetEpoch})
+	r.back("b", "b1")
 	if r.m.state.Primary != "a" || r.m.state.Duty.Epoch != epoch {
 		t.Error("the primary changed when the old one returned")
 	}
@@ -278,7 +308,7 @@ func TestRules_leases(t *testing.T) {
 	r.refuse(aws.KindConflict, "not in the in-sync set", TakeLease{Region: "a", Node: "n2", Millis: 6000})
 	r.do(Forget{Region: "a"})
 	r.do(Join{Region: "a", Incarnation: "a9"})
-	r.do(Return{Region: "a", Incarnation: "a9", SetEpoch: r.m.state.SetEpoch})
+	r.back("a", "a9")
 	if res := r.do(take); res.Epoch != 4 {
 		t.Errorf("a Region that was forgotten takes its lease at epoch %d, want 4", res.Epoch)
 	}
@@ -356,6 +386,7 @@ func TestRules_what_is_out_of_bounds_is_not_proposed(t *testing.T) {
 		Join{Region: "ü", Incarnation: "1"},
 		Remove{Region: "a", Incarnation: "1", Reason: strings.Repeat("x", reasonBytesMax+1)},
 		Return{Region: "a"},
+		Await{Region: "a"},
 		Forget{},
 		SetMode{},
 		SetMode{Mode: WarmStandby},
@@ -449,8 +480,10 @@ func randomCommand(rng *rand.Rand, s *State) Command {
 		return Join{Region: region, Incarnation: fmt.Sprint("i", rng.IntN(9)), Was: r.Incarnation, Force: rng.IntN(4) == 0}
 	case 1:
 		return Remove{Region: region, Incarnation: r.Incarnation + strings.Repeat("x", rng.IntN(2)*rng.IntN(2)), Reason: "random"}
-	case 2, 3:
-		return Return{Region: region, Incarnation: r.Incarnation + "x"[:rng.IntN(2)*rng.IntN(2)], SetEpoch: off(s.SetEpoch)}
+	case 2:
+		return Await{Region: region, Incarnation: r.Incarnation}
+	case 3:
+		return Return{Region: region, Incarnation: r.Incarnation + "x"[:rng.IntN(2)*rng.IntN(2)], Attempt: off(r.Attempt), SetEpoch: off(s.SetEpoch)}
 	case 4:
 		if rng.IntN(2) == 0 {
 			return SetMode{Mode: WarmStandby, Primary: region, Epoch: off(s.Duty.Epoch)}
@@ -619,7 +652,7 @@ func TestMachine_snapshot_fits_its_envelope(t *testing.T) {
 	for i := range regionsMax {
 		name := key(i, nameBytesMax)
 		byRegion[name] = 1 << 63
-		s.Regions[name], s.Switches[name] = Region{name, true, reason}, Switch{On, 1, reason, who, 1 << 62}
+		s.Regions[name], s.Switches[name] = Region{name, true, reason, true, 1 << 62}, Switch{On, 1, reason, who, 1 << 62}
 		s.Leases[name], s.Weights[name] = Lease{name, 1 << 63, 1 << 63, 1 << 62, true}, 1
 	}
 	for i := range marksMax {

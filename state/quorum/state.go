@@ -57,6 +57,10 @@ type Region struct {
 	Incarnation string // of its store
 	InSync      bool
 	Reason      string `json:",omitempty"` // why it is not in the set
+	// Awaited says that it is about to return: whoever waits for the set waits for
+	// it too. Attempt counts how often it was.
+	Awaited bool   `json:",omitempty"`
+	Attempt uint64 `json:",omitempty"`
 }
 
 // Duty says which Region sends for each dispatch shard. Before the first Region
@@ -138,6 +142,18 @@ func (s *State) Set() []string {
 	}
 	slices.Sort(set)
 	return set
+}
+
+// Together returns the incarnations of the Regions that have to have what is
+// acknowledged to the group: those of the set and those that are awaited.
+func (s *State) Together() map[string]string {
+	all := map[string]string{}
+	for name, r := range s.Regions {
+		if r.InSync || r.Awaited {
+			all[name] = r.Incarnation
+		}
+	}
+	return all
 }
 
 // weight is the Region's share in active-active.
