@@ -33,6 +33,7 @@ func (a *administration) Mount(m *wire.Mux) {
 	wire.Handle(m, everpoint.GetNodeStatus, "node", a.status)
 	wire.Handle(m, everpoint.ListBuriedWork, "buried-work", a.buried)
 	wire.Handle(m, everpoint.RetryBuriedWork, "buried-work/{WorkId}", a.retry)
+	regions{a}.mount(m)
 }
 
 // depthMax bounds what status counts of the queue.

@@ -222,6 +222,7 @@ func (n *Node) assemble(w World) error {
 	if err != nil {
 		return fmt.Errorf("door: %w", err)
 	}
+	n.Door.Handle(switchesPath, http.HandlerFunc(n.switches))
 
 	peers, err := n.group(w, appRoom)
 	if err != nil {
