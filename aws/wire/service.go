@@ -18,6 +18,17 @@ var protocolNames = [...]string{"restJson1", "awsJson1_0", "awsJson1_1", "awsQue
 // String returns the protocol's name as the models write it.
 func (p Protocol) String() string { return protocolNames[p] }
 
+// Plane says where a group of Regions serves an operation. The models' overlays
+// have the table. Source: the design, 5.
+type Plane uint8
+
+// The planes. Reads of any kind are on the data plane.
+const (
+	Unclassified Plane = iota // of an operation that no overlay names: a defect of the table
+	DataPlane                 // in the Region that was asked
+	ControlPlane              // in the control Region alone
+)
+
 // A Service is one API: its names and all its operations.
 type Service struct {
 	Name         string // "Pinpoint"
@@ -45,6 +56,7 @@ type Op struct {
 	Aliases []string // restJson1: further paths of the same operation
 	Status  int      // of success; 200 unless the model says otherwise
 	Service *Service
+	Plane   Plane // where a group of Regions serves it
 
 	Input, Output *Schema
 	Errors        []*Schema // modelled exceptions

@@ -105,6 +105,9 @@ func TestMistakesInTheDataAreRefused(t *testing.T) {
 		"an unknown use":           {"everpoint.json", `"SegmentGroupList"]`, `"SegmentGroupLists"]`, "uses pinpoint.SegmentGroupLists"},
 		"a look-around":            {"overlay/iam.json", `^[a-z0-9](-?[a-z0-9])*$`, `^(?!x)[a-z]+$`, "needs a replacement in the overlay"},
 		"a reason without its own": {"overlay/sts.json", `"AssumeRoot"`, `"AssumeRoots"`, "absent operation AssumeRoots"},
+		"no such plane":            {"overlay/sts.json", `"data": [`, `"date": [`, `no plane "date"`},
+		"a misspelt one on it":     {"overlay/sts.json", `"GetCallerIdentity"`, `"GetCallersIdentity"`, "plane data: no operation GetCallersIdentity"},
+		"one on two planes":        {"overlay/everpoint.json", `"data": [`, `"data": ["PutSendingPolicy",`, "PutSendingPolicy is on the planes control and data"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -13,8 +13,9 @@ import (
 // generator writes the package of one model.
 type generator struct {
 	*model
-	taken map[string]string // exported names, with what took them
-	names map[string]string // shape name to Go type
+	taken  map[string]string // exported names, with what took them
+	names  map[string]string // shape name to Go type
+	planes map[string]string // operation name to its plane
 }
 
 // newGenerator checks the model and gives every shape its Go name. Shapes keep
@@ -106,6 +107,31 @@ func (g *generator) check() error {
 	for n := range g.Absent {
 		if g.Operations[n] == nil {
 			return fmt.Errorf("absent operation %s is not in the model", n)
+		}
+	}
+	return g.checkPlanes()
+}
+
+// wirePlanes are the planes as a model writes them and as package wire does.
+var wirePlanes = map[string]string{"control": "ControlPlane", "data": "DataPlane"}
+
+// checkPlanes refuses a plane that does not exist and an operation on two. That
+// each operation is on one is for a test beside the generated packages to say,
+// or a model could not be worked on.
+func (g *generator) checkPlanes() error {
+	g.planes = map[string]string{}
+	for _, plane := range sorted(g.Planes) {
+		if wirePlanes[plane] == "" {
+			return fmt.Errorf("no plane %q; there are control and data", plane)
+		}
+		for _, n := range g.Planes[plane] {
+			if g.Operations[n] == nil {
+				return fmt.Errorf("plane %s: no operation %s", plane, n)
+			}
+			if g.planes[n] != "" {
+				return fmt.Errorf("operation %s is on the planes %s and %s", n, g.planes[n], plane)
+			}
+			g.planes[n] = plane
 		}
 	}
 	return nil
@@ -455,6 +481,9 @@ func (g *generator) operations() string {
 			fmt.Fprintf(b, "Status: %d,\n", op.Code)
 		}
 		b.WriteString("Service: Service,\n")
+		if plane := g.planes[n]; plane != "" {
+			fmt.Fprintf(b, "Plane: wire.%s,\n", wirePlanes[plane])
+		}
 		if op.Input != "" {
 			fmt.Fprintf(b, "Input: %s,\n", g.schemaVar(op.Input))
 		}
