@@ -20,8 +20,9 @@
 //
 // It is held down for 5 s at first and twice as long at each further fall, until
 // it has been well for long. When every Region that is on is down, all are tried:
-// the router never turns everybody away on suspicion. Switches from outside are
-// stronger than health: what is off or draining gets nothing new.
+// the router never turns everybody away on suspicion. Switches are stronger than
+// health: what is off or draining gets nothing new. The Regions' quorum decides
+// them, each Region tells them ([SwitchesPath]), and the newest answer holds.
 //
 // # Repeating a request
 //

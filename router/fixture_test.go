@@ -71,6 +71,10 @@ func (s *siteRegion) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/readyz" {
 		return
 	}
+	if r.URL.Path == SwitchesPath {
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
 	if f := s.answer.Load(); f != nil {
 		(*f)(w, r)
 		return

@@ -203,8 +203,19 @@ type bubbleRegion struct {
 	ready    atomic.Bool
 	received atomic.Int64 // calls that were answered
 
+	switches atomic.Pointer[string] // what it tells of them; nil: 404
+
 	mu    sync.Mutex
 	conns []net.Conn
+}
+
+func (b *bubbleRegion) tell(w http.ResponseWriter) {
+	s := b.switches.Load()
+	if s == nil {
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	_, _ = io.WriteString(w, *s)
 }
 
 // kill refuses connections and breaks those there are.
@@ -227,6 +238,10 @@ func (b *bubbleRegion) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if !b.ready.Load() {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
+		return
+	}
+	if r.URL.Path == SwitchesPath {
+		b.tell(w)
 		return
 	}
 	b.received.Add(1)

@@ -27,6 +27,7 @@ type region struct {
 	health  health
 	waiting waiting
 	check   checkResult
+	told    heard // what it last said of the switches
 }
 
 // checkResult is how the last check went.
@@ -132,8 +133,8 @@ func (l *waiting) overdue(then time.Time) (n int) {
 	return n
 }
 
-// watch checks one Region until ctx ends.
-func (rt *Router) watch(ctx context.Context, reg *region) {
+// every does what it is given for a Region once in each interval until ctx ends.
+func (rt *Router) every(ctx context.Context, reg *region, do func(context.Context, *region)) {
 	interval := rt.cfg.Health.Interval
 	rt.mu.Lock()
 	first := time.Duration(rt.chance.Int64N(int64(interval))) // so that not all routers check at once
@@ -147,7 +148,7 @@ func (rt *Router) watch(ctx context.Context, reg *region) {
 		case <-timer.C:
 		}
 		timer.Reset(interval)
-		rt.checkOnce(ctx, reg)
+		do(ctx, reg)
 	}
 }
 

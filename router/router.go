@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -133,8 +134,11 @@ type Router struct {
 	retries   atomic.Uint64
 	abandoned atomic.Uint64 // clients that left before their answer
 
+	hearing sync.Mutex // held while switches that were heard are taken over; before mu
+
 	mu       sync.Mutex // guards what follows, and the order of views
 	switches Switches   // complete: every Region has an entry
+	heard    heard      // where they come from
 	chance   *rand.Rand
 }
 
@@ -169,7 +173,9 @@ func New(cfg Config, behind http.RoundTripper, now func() time.Time, chance *ran
 	rt.turn.Store(chance.Uint64())
 	rt.buffers.bytesMax = cfg.Limits.ReplaysBytesMax
 	rt.switches.Regions = map[string]Switch{}
-	for i, r := range cfg.Regions {
+	rt.cfg.Regions = slices.Clone(cfg.Regions)
+	for i := range rt.cfg.Regions {
+		r := &rt.cfg.Regions[i]
 		base, err := r.check()
 		if err != nil {
 			return nil, fmt.Errorf("router: Region %q: %w", r.Name, err)
@@ -178,7 +184,7 @@ func New(cfg Config, behind http.RoundTripper, now func() time.Time, chance *ran
 			return nil, fmt.Errorf("router: Region %q: named twice", r.Name)
 		}
 		or(&r.Weight, 1)
-		rt.regions = append(rt.regions, newRegion(i, r, base, &rt.cfg, rt.started))
+		rt.regions = append(rt.regions, newRegion(i, *r, base, &rt.cfg, rt.started))
 		rt.switches.Regions[r.Name] = Switch{State: On, Weight: r.Weight}
 	}
 	if err := rt.SetSwitches(Switches{Mode: cfg.Mode, Primary: cfg.Primary}); err != nil {
@@ -269,12 +275,14 @@ func (d *dice) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Run checks the Regions' health until ctx ends, and returns when all checks
-// are quiet. Without it a Region that is diverted from never returns.
+// Run checks the Regions' health and hears of their switches until ctx ends, and
+// returns when all is quiet. Without it a Region that is diverted from never
+// returns.
 func (rt *Router) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	for _, reg := range rt.regions {
-		all.Go(func() { rt.watch(ctx, reg) })
+		all.Go(func() { rt.every(ctx, reg, rt.checkOnce) })
+		all.Go(func() { rt.every(ctx, reg, rt.hear) })
 	}
 	all.Wait()
 	return nil

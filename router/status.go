@@ -19,7 +19,25 @@ type Status struct {
 	Refusals  uint64 // requests refused because too many were in progress
 	Retries   uint64 // attempts after the first
 	Abandoned uint64 // requests whose client left
+	Switches  HeardStatus
 	Regions   []RegionStatus
+}
+
+// HeardStatus is what was last heard of the switches that the quorum decides.
+type HeardStatus struct {
+	Index   uint64     // in the quorum's log; 0: none was heard, and the configuration holds
+	From    string     `json:",omitempty"` // the Region that told
+	At      *time.Time `json:",omitempty"`
+	Problem string     `json:",omitempty"` // why it is not followed
+}
+
+func (h heard) status() HeardStatus {
+	s := HeardStatus{Index: h.index, From: h.from, Problem: h.problem}
+	if !h.at.IsZero() {
+		at := h.at.UTC()
+		s.At = &at
+	}
+	return s
 }
 
 // RegionStatus is what a router knows about one Region.
@@ -41,6 +59,7 @@ type RegionStatus struct {
 	HeldUntil *time.Time `json:",omitempty"` // when it may return at the earliest
 
 	Check CheckStatus
+	Tells HeardStatus // what it last said of the switches; index 0 without a problem: it does not vote
 
 	InFlight int64
 	Ended    map[string]uint64 // attempts since the start, by how they ended
@@ -68,6 +87,7 @@ func (rt *Router) Status() Status {
 	s := Status{
 		Mode: rt.switches.Mode, Primary: rt.switches.Primary, Started: rt.started.UTC(),
 		InFlight: rt.inFlight.Load(), Refusals: rt.refusals.Load(), Retries: rt.retries.Load(), Abandoned: rt.abandoned.Load(),
+		Switches: rt.heard.status(),
 	}
 	parts := rt.view.Load().shares()
 	for i, reg := range rt.regions {
@@ -98,6 +118,7 @@ func (reg *region) status(now time.Time, sw Switch) RegionStatus {
 		at := c.at.UTC()
 		rs.Check = CheckStatus{At: &at, Problem: c.problem, Millis: millis(c.took)}
 	}
+	rs.Tells = reg.told.status()
 	sum := h.window.sum(now)
 	rs.Window, rs.Requests, rs.Failed, rs.Slow = h.cfg.Window.String(), sum.requests(), sum.failed(), int(sum.slow)
 	rs.P50Millis, rs.P99Millis = millis(sum.took.quantile(0.50)), millis(sum.took.quantile(0.99))

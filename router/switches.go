@@ -24,8 +24,8 @@ type Switch struct {
 	Weight float64     // 0 keeps the present weight
 }
 
-// Switches are what is decided about the group. They come from outside, in the
-// end from the quorum.
+// Switches are what is decided about the group. They come from outside: from the
+// quorum, as the Regions tell it.
 type Switches struct {
 	Mode    Mode   // empty keeps the present mode
 	Primary string // empty keeps the present primary

@@ -120,6 +120,7 @@ const routerStopMax = 20 * time.Second
 func serveRouter(ctx context.Context, cfg *routerConfig, r *router.Router) error {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var checks sync.WaitGroup
+	r.Hear(ctx) // before the first request: what is off stays off
 	checks.Go(func() { _ = r.Run(running) })
 	defer checks.Wait()
 	defer stop()
