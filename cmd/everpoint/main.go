@@ -25,8 +25,9 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"serve", "run a node", serve},
-		{"region", "show how the Regions hear of each other", region},
+		{"region", "show the Regions of a group, and switch, drain and resume them", region},
 		{"router", "run the global endpoint before the Regions of a group", runRouter},
+		{"witness", "run a voter without data, so that two Regions can decide", runWitness},
 		{"local", "run the product on this machine, with carriers that only pretend", local},
 		{"carriers", "run the pretended carriers alone: SMTP relay, SMS centre, outbox", runCarriers},
 		{"campaign", "show a campaign's run and reconcile it", campaign},

@@ -31,8 +31,9 @@ type routerConfig struct {
 	Admin             string          // host:port on loopback where the status is told; empty: nowhere
 	CAFile            string          // PEM roots of the Regions' doors; default: the system's
 	Regions           []router.Region // Name, URL and Weight of each. Required
-	Mode              router.Mode     // active-active or warm-standby. Default: active-active
-	Primary           string          // of warm-standby. Default: the first
+	Mode              router.Mode     // active-active or warm-standby, until the quorum's is heard. Default: active-active
+	Primary           string          // of warm-standby, likewise. Default: the first
+	Witness           *witnessConfig  // a voter in this process; none: not here
 }
 
 func loadRouterConfig(path string) (*routerConfig, error) {
@@ -60,6 +61,9 @@ func loadRouterConfig(path string) (*routerConfig, error) {
 	if c.Admin != "" && !loopback(c.Admin) {
 		return nil, fmt.Errorf("member Admin: %q is not an address of this machine alone", c.Admin)
 	}
+	if c.Witness != nil {
+		return c, c.Witness.settle(filepath.Dir(path), "Witness.")
+	}
 	return c, nil
 }
 
@@ -72,10 +76,11 @@ func runRouter(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	fs := flags("router", `router -config FILE
 
 Runs the global endpoint: spreads requests over the Regions of a group, diverts
-from one that fails and lets it return in steps. It holds no keys; several may
-run. FILE is JSON: Listen, CertFile and KeyFile (or PlainLoopback), Regions (each
-Name, URL, Weight), Mode, Primary, CAFile, Admin; docs/internals/router.md says
-how it decides.`, stderr)
+from one that fails and lets it return in steps, and follows the switches that the
+Regions tell. It holds no keys; several may run. FILE is JSON: Listen, CertFile
+and KeyFile (or PlainLoopback), Regions (each Name, URL, Weight), Mode, Primary,
+CAFile, Admin, and Witness, which one of the routers of a group may run in its
+process ("everpoint witness -h"); docs/internals/router.md says how it decides.`, stderr)
 	file := fs.String("config", "", "configuration file")
 	if done, err := parse(fs, args); done {
 		return err
@@ -109,21 +114,33 @@ how it decides.`, stderr)
 	if err != nil {
 		return err
 	}
+	var w *witness
+	if cfg.Witness != nil {
+		if w, err = newWitness(ctx, cfg.Witness, log); err != nil {
+			return err
+		}
+		fmt.Fprintf(stdout, "witness %s serves on %s\n", cfg.Witness.Name, cfg.Witness.Listen)
+	}
 	fmt.Fprintf(stdout, "router serves on %s\n", cfg.Listen)
-	return serveRouter(ctx, cfg, r)
+	return serveRouter(ctx, cfg, r, w)
 }
 
 // routerStopMax is how long requests under way may take when the router stops.
 const routerStopMax = 20 * time.Second
 
-// serveRouter serves until ctx ends, then finishes what is under way.
-func serveRouter(ctx context.Context, cfg *routerConfig, r *router.Router) error {
+// serveRouter serves until ctx ends, then finishes what is under way. A witness
+// that is not nil votes until that is done.
+func serveRouter(ctx context.Context, cfg *routerConfig, r *router.Router, w *witness) error {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var checks sync.WaitGroup
-	r.Hear(ctx) // before the first request: what is off stays off
-	checks.Go(func() { _ = r.Run(running) })
-	defer checks.Wait()
+	var beside sync.WaitGroup
+	defer beside.Wait()
 	defer stop()
+	failed := make(chan error, 3)
+	if w != nil {
+		beside.Go(func() { failed <- w.run(running) })
+	}
+	r.Hear(ctx) // before the first request: what is off stays off
+	beside.Go(func() { _ = r.Run(running) })
 	var certs *tls.Config
 	if !cfg.PlainLoopback {
 		cert, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
@@ -138,7 +155,6 @@ func serveRouter(ctx context.Context, cfg *routerConfig, r *router.Router) error
 		servers = append(servers, &http.Server{Handler: r.Admin(), ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second})
 		addresses = append(addresses, cfg.Admin)
 	}
-	failed := make(chan error, len(servers))
 	for i, s := range servers {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", addresses[i])
 		if err != nil {
