@@ -3,34 +3,74 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/everpoint/everpoint/api/everpoint"
 )
 
-// errUnheard says that a Region of the group is not heard.
-var errUnheard = errors.New("a Region of the group is not heard")
+var (
+	// errUnheard says that a Region of the group is not heard.
+	errUnheard = errors.New("a Region of the group is not heard")
+	// errUndecided says that the group has no majority.
+	errUndecided = errors.New("the group takes no commands")
+)
+
+const (
+	nodePath  = "/everpoint/v1/node"
+	groupPath = "/everpoint/v1/group"
+)
+
+const regionUsage = `region status [-json] [flags]
+       everpoint region switch REGION on|off [-weight N] [-reason TEXT] [-dry-run] [flags]
+       everpoint region drain REGION [-reason TEXT] [-dry-run] [flags]
+       everpoint region resume REGION [-reason TEXT] [-dry-run] [flags]
+       everpoint region mode active-active|warm-standby [-primary REGION] [-weights REGION=N,...] [-dry-run] [flags]
+       everpoint region control REGION [-dry-run] [flags]
+
+status shows the Regions of a group; the others give an order to their quorum,
+through any Region that is up. "everpoint region COMMAND -h" says more.`
 
 func region(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	fs := flags("region", `region status [flags]
+	verbs := map[string]func(context.Context, []string, io.Writer, io.Writer) error{
+		"status": regionStatus, "switch": regionSwitch, "drain": regionDrain, "resume": regionResume, "mode": regionMode, "control": regionControl,
+	}
+	if len(args) > 0 && verbs[args[0]] != nil {
+		return verbs[args[0]](ctx, args[1:], stdout, stderr)
+	}
+	fs := flags("region", regionUsage, stderr)
+	if len(args) > 0 {
+		if done, err := parse(fs, args); done {
+			return err
+		}
+	}
+	fs.Usage()
+	return errUsage
+}
+
+func regionStatus(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	fs := flags("region status", `region status [-json] [flags]
 
 Shows how the Region of the node that is asked hears of the others: how late it
-is, what it has merged of theirs, and what they have of its own. Fails when one
-of them is not heard.`, stderr)
+is, what it has merged of theirs, and what they have of its own. Where the
+Regions vote it shows the group too: who is in sync, who sends how many of the 64
+shards, what is switched on, and who votes. Fails when a Region is not heard, or
+when the group takes no commands.`, stderr)
 	var to target
 	to.flags(fs)
 	asJSON := fs.Bool("json", false, "print JSON")
-	if len(args) == 0 {
-		fs.Usage()
-		return errUsage
-	}
-	if done, err := parse(fs, args[1:]); done {
+	if done, err := parse(fs, args); done {
 		return err
 	}
-	if args[0] != "status" || fs.NArg() > 0 {
+	if fs.NArg() > 0 {
 		fs.Usage()
 		return errUsage
 	}
@@ -38,8 +78,18 @@ of them is not heard.`, stderr)
 	if err != nil {
 		return err
 	}
-	var s everpoint.NodeStatus
-	if err := c.call(ctx, adminService, "GET", "/everpoint/v1/node", nil, nil, &s); err != nil {
+	var s struct {
+		everpoint.NodeStatus
+		Group *everpoint.Group `json:",omitempty"`
+	}
+	if err := c.call(ctx, adminService, http.MethodGet, nodePath, nil, nil, &s.NodeStatus); err != nil {
+		return err
+	}
+	// Where nobody votes there is no group to show.
+	switch err := c.call(ctx, adminService, http.MethodGet, groupPath, nil, nil, &s.Group); {
+	case err != nil && strings.Contains(err.Error(), ": NotFoundException: "):
+		s.Group = nil
+	case err != nil:
 		return err
 	}
 	if *asJSON {
@@ -48,11 +98,22 @@ of them is not heard.`, stderr)
 	fmt.Fprintf(stdout, "%s, incarnation %s\n", s.Region, s.Incarnation)
 	if len(s.Peers) == 0 {
 		fmt.Fprintln(stdout, "no other Region")
+	}
+	problem := printPeers(stdout, s.Peers)
+	if s.Group != nil {
+		problem = errors.Join(problem, printGroup(stdout, s.Group))
+	}
+	return problem
+}
+
+// printPeers prints how the other Regions are heard.
+func printPeers(w io.Writer, peers []everpoint.PeerStatus) error {
+	if len(peers) == 0 {
 		return nil
 	}
 	rows := [][]string{{"REGION", "HEARD", "LAG", "SAFETY MERGED", "CHANGES MERGED", "OF OURS THERE", "PROBLEM"}}
 	unheard := false
-	for _, p := range s.Peers {
+	for _, p := range peers {
 		heard, problem := "never", ""
 		if p.HeardAt != nil {
 			heard = p.HeardAt.Format(time.RFC3339)
@@ -66,7 +127,7 @@ of them is not heard.`, stderr)
 			of(p.ChangesMerged, p.ChangesHead), strconv.FormatInt(p.SafetyAcknowledged, 10) + ", " + strconv.FormatInt(p.ChangesAcknowledged, 10), problem,
 		})
 	}
-	if err := table(stdout, rows); err != nil {
+	if err := table(w, rows); err != nil {
 		return err
 	}
 	if unheard {
@@ -76,3 +137,348 @@ of them is not heard.`, stderr)
 }
 
 func of(n, all int64) string { return strconv.FormatInt(n, 10) + " of " + strconv.FormatInt(all, 10) }
+
+// printGroup prints what the Regions have decided together, and who they are.
+func printGroup(w io.Writer, g *everpoint.Group) error {
+	fmt.Fprintf(w, "\ngroup: %s, duty epoch %d, set epoch %d, control %s (epoch %d)\n",
+		modeText(g.Duty), g.Duty.Epoch, g.SetEpoch, text(g.Control.Region, "nobody"), g.Control.Epoch)
+	rows := [][]string{{"REGION", "INCARNATION", "IN SYNC", "SHARDS", "SWITCH", "LEASE", "REASON"}}
+	for i := range g.Regions {
+		r := &g.Regions[i]
+		lease := "none"
+		if r.Lease != nil {
+			lease = fmt.Sprintf("%s, epoch %d", r.Lease.NodeId, r.Lease.Epoch)
+			if r.Lease.Over {
+				lease += ", over"
+			}
+		}
+		inSync := "no"
+		if r.InSync {
+			inSync = "yes"
+		}
+		reasons := []string{text(r.Reason, ""), text(r.Switch.Reason, "")}
+		rows = append(rows, []string{
+			r.Region, r.Incarnation, inSync, strconv.Itoa(r.Shards), switchText(r.Switch), lease,
+			strings.Join(slices.DeleteFunc(reasons, func(s string) bool { return s == "" }), "; "),
+		})
+	}
+	if err := table(w, rows); err != nil {
+		return err
+	}
+	q := g.Quorum
+	fmt.Fprintf(w, "\nquorum: this node is %s, leader %s, term %d, index %d\n", q.Role, text(q.Leader, "none"), q.Term, g.Index)
+	rows = [][]string{{"VOTER", "PART", "REACHED"}}
+	for _, v := range q.Voters {
+		part, reached := "votes", "yes"
+		switch {
+		case !v.Admitted:
+			part = "not admitted yet"
+		case v.Learner:
+			part = "catches up, has no vote yet"
+		case v.Witness:
+			part = "votes, holds no data"
+		}
+		if !v.Reachable {
+			reached = "no"
+		}
+		rows = append(rows, []string{v.Voter, part, reached})
+	}
+	if err := table(w, rows); err != nil {
+		return err
+	}
+	return undecided(g)
+}
+
+// undecided returns why the group takes no commands; nil when it does.
+func undecided(g *everpoint.Group) error {
+	if g.Quorum.Reason == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", errUndecided, *g.Quorum.Reason)
+}
+
+func text(s *string, otherwise string) string {
+	if s == nil {
+		return otherwise
+	}
+	return *s
+}
+
+func switchText(s *everpoint.RegionSwitch) string {
+	return fmt.Sprintf("%s, weight %d", s.Position, s.Weight)
+}
+
+func modeText(d *everpoint.GroupDuty) string {
+	if d.Primary != nil {
+		return fmt.Sprintf("%s, primary %s", d.Mode, *d.Primary)
+	}
+	return string(d.Mode)
+}
+
+// order is a command that changes the group.
+type order struct {
+	*flag.FlagSet
+	to     target
+	dryRun bool
+}
+
+func newOrder(name, usage string, stderr io.Writer) *order {
+	o := &order{FlagSet: flags(name, usage, stderr)}
+	o.to.flags(o.FlagSet)
+	o.BoolVar(&o.dryRun, "dry-run", false, "print what would change, and change nothing")
+	return o
+}
+
+// parse reads flags before, between and after n other arguments, and returns
+// those; done is as of parse.
+func (o *order) parse(args []string, n int) (given []string, done bool, err error) {
+	for {
+		if done, err := parse(o.FlagSet, args); done {
+			return nil, true, err
+		}
+		if o.NArg() == 0 {
+			break
+		}
+		given, args = append(given, o.Arg(0)), o.Args()[1:]
+	}
+	if len(given) != n {
+		o.Usage()
+		return nil, true, errUsage
+	}
+	return given, false, nil
+}
+
+// change asks how the group is, has an order planned on that, gives it unless it
+// is a dry run, and says what changed, or would.
+func (o *order) change(ctx context.Context, stdout io.Writer, plan func(g *everpoint.Group) (change, error)) error {
+	c, err := o.to.client()
+	if err != nil {
+		return err
+	}
+	var g everpoint.Group
+	if err := c.call(ctx, adminService, http.MethodGet, groupPath, nil, nil, &g); err != nil {
+		return err
+	}
+	p, err := plan(&g)
+	if err != nil {
+		return err
+	}
+	if o.dryRun {
+		fmt.Fprintf(stdout, "would change %s: from %s to %s\n", p.what, p.from, p.to)
+		return undecided(&g)
+	}
+	if err := c.call(ctx, adminService, http.MethodPut, p.path, nil, p.request, nil); err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "changed %s: from %s to %s\n", p.what, p.from, p.to)
+	return nil
+}
+
+// change is what an order comes to.
+type change struct {
+	what, from, to string // for people
+	path           string
+	request        any
+}
+
+// known returns a Region of the group.
+func known(g *everpoint.Group, name string) (*everpoint.GroupRegion, error) {
+	var names []string
+	for i := range g.Regions {
+		if g.Regions[i].Region == name {
+			return &g.Regions[i], nil
+		}
+		names = append(names, g.Regions[i].Region)
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("no Region %s in the group: none has joined yet", name)
+	}
+	return nil, fmt.Errorf("no Region %s in the group; joined have %s", name, strings.Join(names, ", "))
+}
+
+// planSwitch is what an order about a switch comes to; weight 0 leaves it as it
+// is.
+func planSwitch(g *everpoint.Group, name string, to everpoint.SwitchPosition, weight int, reason string) (change, error) {
+	r, err := known(g, name)
+	if err != nil {
+		return change{}, err
+	}
+	if weight < 0 || weight > 1000 {
+		return change{}, fmt.Errorf("the weight %d is not between 1 and 1000", weight)
+	}
+	lastOn := to != everpoint.SwitchPositionOn
+	for i := range g.Regions {
+		if o := &g.Regions[i]; o.Region != name && o.InSync && o.Switch.Position == everpoint.SwitchPositionOn {
+			lastOn = false
+		}
+	}
+	if lastOn && r.InSync && r.Switch.Position == everpoint.SwitchPositionOn {
+		return change{}, fmt.Errorf("%s is the last Region in sync that is switched on, and stays so", name)
+	}
+	next := everpoint.RegionSwitchRequest{Position: to}
+	after := everpoint.RegionSwitch{Position: to, Weight: r.Switch.Weight}
+	if weight > 0 {
+		next.Weight, after.Weight = &weight, weight
+	}
+	if reason != "" {
+		next.Reason = &reason
+	}
+	return change{
+		what: "the switch of " + name, from: switchText(r.Switch), to: switchText(&after),
+		path: groupPath + "/regions/" + url.PathEscape(name) + "/switch", request: next,
+	}, nil
+}
+
+func regionSwitch(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	o := newOrder("region switch", `region switch REGION on|off [-weight N] [-reason TEXT] [-dry-run] [flags]
+
+Switches a Region on or off for the routers: one that is off gets no request, ill
+though the others may be; one that is switched on returns in steps. It needs a
+majority of the group's voters, and goes through any Region that is up. The last
+Region in sync that is on stays on. Routers hear of it within seconds.`, stderr)
+	weight := o.Int("weight", 0, "its weight, in percent of what the routers' configuration gives it, 1 to 1000; 0 leaves it as it is")
+	reason := o.String("reason", "", "why, for whoever looks")
+	given, done, err := o.parse(args, 2)
+	if done {
+		return err
+	}
+	position := everpoint.SwitchPosition(given[1])
+	if position != everpoint.SwitchPositionOn && position != everpoint.SwitchPositionOff {
+		o.Usage()
+		return errUsage
+	}
+	return o.change(ctx, stdout, func(g *everpoint.Group) (change, error) { return planSwitch(g, given[0], position, *weight, *reason) })
+}
+
+func regionDrain(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	return switchTo(ctx, everpoint.SwitchPositionDraining, newOrder("region drain", `region drain REGION [-reason TEXT] [-dry-run] [flags]
+
+Has the routers send no new requests to a Region; those under way finish.`, stderr), args, stdout)
+}
+
+func regionResume(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	return switchTo(ctx, everpoint.SwitchPositionOn, newOrder("region resume", `region resume REGION [-reason TEXT] [-dry-run] [flags]
+
+Switches on a Region that is off or draining, with the weight that it had. It
+returns in steps.`, stderr), args, stdout)
+}
+
+func switchTo(ctx context.Context, to everpoint.SwitchPosition, o *order, args []string, stdout io.Writer) error {
+	reason := o.String("reason", "", "why, for whoever looks")
+	given, done, err := o.parse(args, 1)
+	if done {
+		return err
+	}
+	return o.change(ctx, stdout, func(g *everpoint.Group) (change, error) { return planSwitch(g, given[0], to, 0, *reason) })
+}
+
+func regionMode(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	o := newOrder("region mode", `region mode active-active|warm-standby [-primary REGION] [-weights REGION=N,...] [-dry-run] [flags]
+
+Says how the Regions share: in active-active each in sync has its part of the
+shards and of the traffic, in warm-standby the primary has all. Sending moves with
+the shards.`, stderr)
+	primary := o.String("primary", "", "the primary of warm-standby; default: the present one")
+	var weights map[string]int
+	o.Func("weights", "parts of the shards, 0 to 1000 each; who is not named has 100. Default: as they are", func(s string) error {
+		weights = map[string]int{}
+		for pair := range strings.SplitSeq(s, ",") {
+			name, number, _ := strings.Cut(pair, "=")
+			n, err := strconv.Atoi(number)
+			if err != nil || name == "" || n < 0 || n > 1000 {
+				return fmt.Errorf("%q is not REGION=N with N from 0 to 1000", pair)
+			}
+			weights[name] = n
+		}
+		return nil
+	})
+	given, done, err := o.parse(args, 1)
+	if done {
+		return err
+	}
+	mode := everpoint.GroupMode(given[0])
+	if mode != everpoint.GroupModeActiveActive && mode != everpoint.GroupModeWarmStandby {
+		o.Usage()
+		return errUsage
+	}
+	return o.change(ctx, stdout, func(g *everpoint.Group) (change, error) { return planMode(g, mode, *primary, weights) })
+}
+
+// planMode is what an order about the mode comes to. It holds only for the duty
+// that it was made from.
+func planMode(g *everpoint.Group, mode everpoint.GroupMode, primary string, weights map[string]int) (change, error) {
+	next := everpoint.GroupModeRequest{Mode: mode, Weights: weights, Epoch: &g.Duty.Epoch}
+	after := &everpoint.GroupDuty{Mode: mode}
+	standby := mode == everpoint.GroupModeWarmStandby
+	switch {
+	case !standby && primary != "":
+		return change{}, errors.New("-primary is for warm-standby")
+	case standby && primary != "":
+		next.Primary, after.Primary = &primary, &primary
+	case standby && g.Duty.Primary == nil:
+		return change{}, errors.New("warm-standby needs -primary")
+	case standby:
+		after.Primary = g.Duty.Primary
+	}
+	names := slices.Sorted(maps.Keys(weights))
+	if after.Primary != nil {
+		names = append(names, *after.Primary)
+	}
+	for _, name := range names {
+		if _, err := known(g, name); err != nil {
+			return change{}, err
+		}
+	}
+	now := map[string]int{}
+	for i := range g.Regions {
+		now[g.Regions[i].Region] = g.Regions[i].Weight
+	}
+	then := now
+	if weights != nil {
+		then = map[string]int{}
+		for name := range now {
+			then[name] = 100
+		}
+		maps.Copy(then, weights)
+	}
+	return change{
+		what: "the mode", from: modeText(g.Duty) + ", weights " + weightsText(now), to: modeText(after) + ", weights " + weightsText(then),
+		path: groupPath + "/mode", request: next,
+	}, nil
+}
+
+func weightsText(weights map[string]int) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(weights)) {
+		parts = append(parts, fmt.Sprintf("%s=%d", name, weights[name]))
+	}
+	return strings.Join(parts, ",")
+}
+
+func regionControl(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	o := newOrder("region control", `region control REGION [-dry-run] [flags]
+
+Moves control to a Region in sync: the one through which the control plane is
+written.`, stderr)
+	given, done, err := o.parse(args, 1)
+	if done {
+		return err
+	}
+	return o.change(ctx, stdout, func(g *everpoint.Group) (change, error) { return planControl(g, given[0]) })
+}
+
+// planControl is what an order about control comes to. It holds only for the
+// epoch that it was made from.
+func planControl(g *everpoint.Group, name string) (change, error) {
+	r, err := known(g, name)
+	if err != nil {
+		return change{}, err
+	}
+	if !r.InSync {
+		return change{}, fmt.Errorf("%s is not in sync: %s", name, text(r.Reason, "no reason is known"))
+	}
+	return change{
+		what: "control", from: text(g.Control.Region, "nobody"), to: name,
+		path: groupPath + "/control-region", request: everpoint.GroupControlRequest{Region: name, Epoch: &g.Control.Epoch},
+	}, nil
+}
