@@ -62,6 +62,7 @@ var house = []room{
 	{2, "account/tags", ground},
 
 	// Truth, and the wires to the world.
+	{1, "state/group", "aws state/changelog state/store state/replica state/quorum"},
 	{1, "state/quorum", "aws state/changelog state/store state/queue state/eventlog state/replica"},
 	{1, "state/replica", "aws state/changelog state/store state/queue state/eventlog"},
 	{1, "state/eventlog", "aws state/changelog state/store state/queue"},

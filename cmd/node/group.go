@@ -16,6 +16,7 @@ import (
 	"github.com/everpoint/everpoint/account/apps"
 	"github.com/everpoint/everpoint/audience/endpoints"
 	"github.com/everpoint/everpoint/state/changelog"
+	"github.com/everpoint/everpoint/state/group"
 	"github.com/everpoint/everpoint/state/quorum"
 	"github.com/everpoint/everpoint/state/replica"
 	"github.com/everpoint/everpoint/state/store"
@@ -48,33 +49,54 @@ func (n *Node) group(w World, appRoom *apps.Service) ([]runner, error) {
 		}
 		return region, err
 	}
-	if g.Together {
-		cfg.Group = func() []string { return names }
-	}
-	if n.Replica, err = replica.New(cfg, n.Store, replica.Client(certificates), w.Now, n.log); err != nil {
-		return nil, err
-	}
-	if g.Together {
-		n.Store.Acknowledge(n.Replica.Acknowledge)
-	}
+	var parts []runner
 	mux := http.NewServeMux()
-	mux.Handle("/", n.Replica.Handler())
-	parts := []runner{{"replica", n.Replica.Run}}
-	if g.votes() {
+	switch {
+	case g.votes():
+		voters := g.voters(n.Config.Region)
 		n.Quorum, err = quorum.New(quorum.Config{
-			Name: n.Config.Region, Node: n.Config.Node, Peers: g.voters(n.Config.Region), Founder: g.Founder,
+			Name: n.Config.Region, Node: n.Config.Node, Peers: voters, Founder: g.Founder,
 		}, n.Store, replica.Client(certificates), w.Now, w.chance(), n.log)
 		if err != nil {
 			return nil, err
 		}
-		mux.Handle(quorum.Path, known(g.voters(n.Config.Region), n.Quorum.Handler()))
-		parts = append(parts, runner{"quorum", n.Quorum.Run})
+		place := group.New(group.Config{Region: n.Config.Region}, n.Store, n.Quorum, w.Now, n.log)
+		cfg.Group, cfg.Index, cfg.Late = place.Together, place.Index, place.Late
+		if n.Replica, err = n.replica(cfg, w, certificates); err != nil {
+			return nil, err
+		}
+		place.Follow(n.Replica)
+		mux.Handle(quorum.Path, known(voters, n.Quorum.Handler()))
+		parts = append(parts, runner{"quorum", n.Quorum.Run}, runner{"group", place.Run})
+	case g.Together:
+		all := map[string]string{}
+		for _, name := range names {
+			all[name] = ""
+		}
+		cfg.Group = func() (map[string]string, error) { return all, nil }
+		fallthrough
+	default:
+		if n.Replica, err = n.replica(cfg, w, certificates); err != nil {
+			return nil, err
+		}
 	}
+	mux.Handle("/", n.Replica.Handler())
+	parts = append(parts, runner{"replica", n.Replica.Run})
 	server := &http.Server{
 		Handler: mux, TLSConfig: certificates, ReadHeaderTimeout: peerHeaderTimeout, MaxHeaderBytes: peerHeaderBytes,
 		ErrorLog: slog.NewLogLogger(n.log.With("component", "peers").Handler(), slog.LevelDebug),
 	}
 	return append(parts, runner{"peers", func(ctx context.Context) error { return serve(ctx, g.Listen, server) }}), nil
+}
+
+// replica makes what pulls from the other Regions; where cfg names those that have
+// to have safety data, writes of it wait for them.
+func (n *Node) replica(cfg replica.Config, w World, certificates *tls.Config) (*replica.Replica, error) {
+	r, err := replica.New(cfg, n.Store, replica.Client(certificates), w.Now, n.log)
+	if err == nil && cfg.Group != nil {
+		n.Store.Acknowledge(r.Acknowledge)
+	}
+	return r, err
 }
 
 // known lets only those through whose certificate names a voter.

@@ -124,7 +124,10 @@ func BenchmarkGroup(b *testing.B) {
 			a, c, _ := benchRegions(b)
 			if with {
 				tune := a.tune
-				a.tune = func(cfg *Config) { tune(cfg); cfg.Group = func() []string { return []string{"eu-west-1"} } }
+				a.tune = func(cfg *Config) {
+					tune(cfg)
+					cfg.Group = func() (map[string]string, error) { return map[string]string{"eu-west-1": ""}, nil }
+				}
 			}
 			a.start()
 			c.start()

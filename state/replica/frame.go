@@ -34,6 +34,7 @@ type heartbeat struct {
 	Region      string
 	Incarnation string
 	Hashing     string // tells whether both hash with one keyset
+	Index       uint64 // of what the Regions decide together, applied before the heads were read
 	Heads       map[string]int64
 	At          int64 // Unix milliseconds, by the sender's clock
 }

@@ -58,6 +58,8 @@ type peer struct {
 	heads       map[store.Stream]int64  // as last told
 	current     map[store.Stream]time.Time
 	incarnation string
+	index       uint64    // as last told
+	mine        bool      // this node is to pull from it
 	began       time.Time // when it first said something
 	heard       time.Time // when it last did
 	rows        int64     // read since it began, while it reads rows
@@ -102,6 +104,9 @@ func (p *peer) failed(err error) {
 // them ends.
 func (p *peer) turn(ctx context.Context) error {
 	ok, err := p.lease(ctx)
+	p.mu.Lock()
+	p.mine = ok && err == nil
+	p.mu.Unlock()
 	if err != nil || !ok {
 		return err
 	}
@@ -320,7 +325,7 @@ func (p *peer) hear(h heartbeat) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.incarnation, p.heard, p.err = h.Incarnation, p.r.now(), nil
+	p.incarnation, p.index, p.heard, p.err = h.Incarnation, h.Index, p.r.now(), nil
 	if p.began.IsZero() {
 		p.began = p.heard
 	}

@@ -152,7 +152,7 @@ func TestAcknowledgement_of_what_was_not_told_counts_for_nothing(t *testing.T) {
 	g := newGroup(t, "", "us-east-1", "eu-west-1")
 	a := g.regions[0]
 	a.tune = func(c *Config) {
-		c.Peers, c.Group, c.AckMax = nil, func() []string { return []string{"eu-west-1"} }, 300*time.Millisecond
+		c.Peers, c.Group, c.AckMax = nil, func() (map[string]string, error) { return map[string]string{"eu-west-1": ""}, nil }, 300*time.Millisecond
 	}
 	a.start()
 	said, say := io.Pipe()

@@ -31,12 +31,20 @@ type Config struct {
 	// Merged, when set, is called after each change was merged, in the same update.
 	Merged func(*store.Tx, changelog.Change) error
 	// Group names the other Regions that must have safety data before a write of
-	// it is answered; nil means none.
-	Group func() []string
+	// it is answered, each with the incarnation of its database, or "" for any; an
+	// error is why that is not known. Nil means none.
+	Group func() (map[string]string, error)
+	// Index is how far this node has applied what the Regions decide together; it is
+	// told with each heartbeat. Nil means 0.
+	Index func() uint64
+	// Late is called when a write has waited for a Region for LateAfter, and again
+	// after as long. It must not block. Nil means nobody wants to know.
+	Late func(region string)
 
 	Heartbeat time.Duration // default 250 ms
 	Timeout   time.Duration // of a peer that neither tells nor reads; default 5 s
 	AckMax    time.Duration // that a write waits for the group; default 10 s
+	LateAfter time.Duration // default 3 s
 	LeaseTime time.Duration // of a peer's pull among a Region's nodes; default 5 s
 	Retention time.Duration // of other Regions' facts and of tombstones; default 30 days
 	RetryMin  time.Duration // default 100 ms
@@ -51,6 +59,7 @@ func (c Config) withDefaults() Config {
 		{&c.Heartbeat, 250 * time.Millisecond},
 		{&c.Timeout, 5 * time.Second},
 		{&c.AckMax, 10 * time.Second},
+		{&c.LateAfter, 3 * time.Second},
 		{&c.LeaseTime, 5 * time.Second},
 		{&c.Retention, 30 * 24 * time.Hour},
 		{&c.RetryMin, 100 * time.Millisecond},
@@ -67,7 +76,13 @@ func (c Config) withDefaults() Config {
 		c.Merged = func(*store.Tx, changelog.Change) error { return nil }
 	}
 	if c.Group == nil {
-		c.Group = func() []string { return nil }
+		c.Group = func() (map[string]string, error) { return nil, nil }
+	}
+	if c.Index == nil {
+		c.Index = func() uint64 { return 0 }
+	}
+	if c.Late == nil {
+		c.Late = func(string) {}
 	}
 	return c
 }
@@ -176,15 +191,28 @@ func (r *Replica) Acknowledge(ctx context.Context, n int64) error {
 	defer cancel()
 	tick := time.NewTicker(r.cfg.Heartbeat) // the group may have changed
 	defer tick.Stop()
+	late := time.NewTicker(r.cfg.LateAfter)
+	defer late.Stop()
 	for {
-		missing, moved := r.acks.missing(store.Safety, r.store.Incarnation(), n, r.cfg.Group())
-		if missing == "" {
-			return nil
+		moved := r.acks.changed() // before the group is looked at
+		group, err := r.cfg.Group()
+		missing := ""
+		if err == nil {
+			if missing = r.acks.missing(store.Safety, r.store.Incarnation(), n, group); missing == "" {
+				return nil
+			}
 		}
 		select {
 		case <-moved:
 		case <-tick.C:
+		case <-late.C:
+			if missing != "" {
+				r.cfg.Late(missing)
+			}
 		case <-ctx.Done():
+			if err != nil {
+				return aws.Unavailable("written in Region %s; whether the other Regions need to have it is not known: %v", r.cfg.Region, err)
+			}
 			return aws.Unavailable("written in Region %s, but Region %s has not said in time that it has it", r.cfg.Region, missing)
 		}
 	}
@@ -250,15 +278,22 @@ func (a *acks) signal() {
 	a.moved = make(chan struct{})
 }
 
-// missing returns a Region that has not said that it has block n, and a channel
-// that is closed when something was said.
-func (a *acks) missing(st store.Stream, of string, n int64, regions []string) (string, <-chan struct{}) {
+// changed returns a channel that is closed when something is said.
+func (a *acks) changed() <-chan struct{} {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, region := range regions {
-		if have := a.have[ackKey{region, st}]; have.of != of || have.n < n {
-			return region, a.moved
+	return a.moved
+}
+
+// missing returns a Region that has not said that it has block n, at the
+// incarnation at which it is asked for.
+func (a *acks) missing(st store.Stream, of string, n int64, regions map[string]string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for region, as := range regions {
+		if have := a.have[ackKey{region, st}]; have.of != of || have.n < n || as != "" && have.as != as {
+			return region
 		}
 	}
-	return "", a.moved
+	return ""
 }

@@ -635,7 +635,7 @@ func TestSafety_data_is_with_the_group_before_it_is_answered(t *testing.T) {
 		g := newGroup(t, url, "us-east-1", "eu-west-1")
 		a, b := g.regions[0], g.regions[1]
 		a.tune = func(c *Config) {
-			c.Group, c.AckMax = func() []string { return []string{"eu-west-1"} }, 500*time.Millisecond
+			c.Group, c.AckMax = func() (map[string]string, error) { return map[string]string{"eu-west-1": ""}, nil }, 500*time.Millisecond
 		}
 		a.start()
 		b.start()

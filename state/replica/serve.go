@@ -45,7 +45,11 @@ func streamOf(name string) store.Stream {
 func (r *Replica) hashing() string { return hexOf([]byte(r.store.Blind("replica", "hashing"))) }
 
 func (r *Replica) heartbeat() heartbeat {
-	h := heartbeat{Region: r.cfg.Region, Incarnation: r.store.Incarnation(), Hashing: r.hashing(), Heads: map[string]int64{}, At: r.now().UnixMilli()}
+	index := r.cfg.Index() // first: what was answered by an older one is below the heads
+	h := heartbeat{
+		Region: r.cfg.Region, Incarnation: r.store.Incarnation(), Hashing: r.hashing(), Index: index,
+		Heads: map[string]int64{}, At: r.now().UnixMilli(),
+	}
 	for _, st := range shipped {
 		h.Heads[string(st)] = r.store.Head(st)
 	}

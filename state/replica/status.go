@@ -3,6 +3,8 @@ package replica
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -19,6 +21,7 @@ type Status struct {
 	Heard       time.Time     // when it last said something; zero if never
 	Lag         time.Duration // since everything it had told of was here, by this node's clock
 	Rows        int64         // taken over since this node began to
+	Mine        bool          // this node pulls from it, or tries to
 	Streams     map[store.Stream]StreamStatus
 	Err         error // why it is not heard
 }
@@ -37,7 +40,7 @@ func (r *Replica) Status() []Status {
 	now := r.now()
 	for _, p := range r.peers {
 		p.mu.Lock()
-		s := Status{Region: p.Region, Incarnation: p.incarnation, Heard: p.heard, Rows: p.rows, Err: p.err, Streams: map[store.Stream]StreamStatus{}}
+		s := Status{Region: p.Region, Incarnation: p.incarnation, Heard: p.heard, Rows: p.rows, Mine: p.mine, Err: p.err, Streams: map[store.Stream]StreamStatus{}}
 		for _, st := range shipped {
 			s.Streams[st] = StreamStatus{Merged: p.at[st].N, Head: p.heads[st], Acked: r.acks.of(p.Region, st)}
 			at := p.current[st]
@@ -53,6 +56,54 @@ func (r *Replica) Status() []Status {
 	}
 	slices.SortFunc(out, func(a, b Status) int { return strings.Compare(a.Region, b.Region) })
 	return out
+}
+
+// CatchUp returns when this Region has what the others, named with their
+// incarnations, had told when they had applied an index: a write that one of them
+// acknowledged before is here.
+func (r *Replica) CatchUp(ctx context.Context, others map[string]string, index uint64) error {
+	tick := time.NewTicker(r.cfg.Heartbeat)
+	defer tick.Stop()
+	to := map[string]map[store.Stream]int64{}
+	for {
+		behind := ""
+		for region, incarnation := range others {
+			p := r.peers[region]
+			if p == nil {
+				return fmt.Errorf("replica: Region %s is not one that this one pulls from", region)
+			}
+			if !p.reachedHeads(incarnation, index, to) {
+				behind = region
+			}
+		}
+		if behind == "" {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("catch up with Region %s: %w", behind, context.Cause(ctx))
+		}
+	}
+}
+
+// reachedHeads notes in to where the peer's streams were when it had first told
+// of an index, and reports whether this Region has all until there.
+func (p *peer) reachedHeads(incarnation string, index uint64, to map[string]map[store.Stream]int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.incarnation != incarnation || p.index < index {
+		return false
+	}
+	if to[p.Region] == nil {
+		to[p.Region] = maps.Clone(p.heads)
+	}
+	for _, st := range []store.Stream{store.Safety, store.Changes} {
+		if p.at[st].Incarnation != incarnation || p.at[st].N < to[p.Region][st] {
+			return false
+		}
+	}
+	return true
 }
 
 func (a *acks) of(region string, st store.Stream) int64 {

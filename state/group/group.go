@@ -1,0 +1,222 @@
+package group
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/everpoint/everpoint/aws"
+	"github.com/everpoint/everpoint/state/quorum"
+	"github.com/everpoint/everpoint/state/replica"
+	"github.com/everpoint/everpoint/state/store"
+)
+
+// Config says who this Region is and when another is given up.
+type Config struct {
+	Region string // this one
+
+	// RemoveAfter is how long another Region may say nothing before it is removed
+	// from the set; 0 means 3 s.
+	RemoveAfter time.Duration
+	// Interval lies between two looks at the others; 0 means 250 ms.
+	Interval time.Duration
+	// NearBlocks is how many blocks of a stream a Region may lack when the others
+	// begin to wait for it; 0 means 64.
+	NearBlocks int64
+	// ReturnTime bounds the way from there into the set; 0 means 10 s.
+	ReturnTime time.Duration
+}
+
+// Quorum is what the Regions decide by.
+type Quorum interface {
+	State() (quorum.State, uint64)
+	Propose(ctx context.Context, c quorum.Command) (quorum.Result, error)
+}
+
+// Replica is how this Region hears the others.
+type Replica interface {
+	Status() []replica.Status
+	CatchUp(ctx context.Context, others map[string]string, index uint64) error
+}
+
+// Group keeps this Region's place in the set. Make it with New, give it the
+// replica by Follow, keep Run going; it is safe for concurrent use.
+type Group struct {
+	cfg     Config
+	store   *store.Store
+	quorum  Quorum
+	replica Replica
+	now     func() time.Time
+	log     *slog.Logger
+
+	current atomic.Bool // what is known of the set is not what an earlier life left
+	late    chan string
+}
+
+// New returns a Region's place in a group. Nothing happens before Run.
+func New(cfg Config, st *store.Store, q Quorum, now func() time.Time, log *slog.Logger) *Group {
+	for _, d := range []struct{ d, v *time.Duration }{
+		{&cfg.RemoveAfter, new(3 * time.Second)}, {&cfg.Interval, new(250 * time.Millisecond)}, {&cfg.ReturnTime, new(10 * time.Second)},
+	} {
+		if *d.d <= 0 {
+			*d.d = *d.v
+		}
+	}
+	if cfg.NearBlocks <= 0 {
+		cfg.NearBlocks = 64
+	}
+	return &Group{cfg: cfg, store: st, quorum: q, now: now, log: log.With("component", "group"), late: make(chan string, 16)}
+}
+
+// Follow says what hears the others. It is called once, before Run.
+func (g *Group) Follow(r Replica) { g.replica = r }
+
+// Together names the other Regions that must have what is acknowledged to the
+// group, with their incarnations. It is what [replica.Config.Group] wants. It
+// fails while this node does not know.
+func (g *Group) Together() (map[string]string, error) {
+	state, _ := g.quorum.State()
+	me := state.Regions[g.cfg.Region]
+	switch {
+	case !g.current.Load():
+		return nil, errors.New("this node has not heard of the quorum since it started")
+	case me.Incarnation != g.store.Incarnation():
+		return nil, errors.New("this Region has not joined the group at its present incarnation")
+	}
+	all := state.Together()
+	delete(all, g.cfg.Region)
+	return all, nil
+}
+
+// Index is how far this node has applied the quorum's log: what
+// [replica.Config.Index] tells. It is 0 while Together fails.
+func (g *Group) Index() uint64 {
+	if !g.current.Load() {
+		return 0
+	}
+	_, index := g.quorum.State()
+	return index
+}
+
+// Late notes that a write has waited long for a Region. It is what
+// [replica.Config.Late] wants.
+func (g *Group) Late(region string) {
+	select {
+	case g.late <- region:
+	default: // it is said again
+	}
+}
+
+// Run keeps the Region's place until ctx ends.
+func (g *Group) Run(ctx context.Context) error {
+	began := g.now()
+	tick := time.NewTicker(g.cfg.Interval)
+	defer tick.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return nil
+		case region := <-g.late:
+			err = g.remove(ctx, region, fmt.Sprintf("Region %s waited too long for it to have a write", g.cfg.Region))
+		case <-tick.C:
+			err = g.look(ctx, began)
+		}
+		if err != nil && ctx.Err() == nil {
+			g.log.WarnContext(ctx, "the Region's place in the group cannot be kept", "error", err)
+		}
+	}
+}
+
+// look does what is due.
+func (g *Group) look(ctx context.Context, began time.Time) error {
+	state, _ := g.quorum.State()
+	me, known := state.Regions[g.cfg.Region]
+	if incarnation := g.store.Incarnation(); !g.current.Load() || !known || me.Incarnation != incarnation {
+		if _, err := g.quorum.Propose(ctx, quorum.Join{Region: g.cfg.Region, Incarnation: incarnation, Was: me.Incarnation}); err != nil {
+			return fmt.Errorf("join: %w", err)
+		}
+		g.current.Store(true)
+		g.log.InfoContext(ctx, "joined the group", "incarnation", incarnation)
+		return nil
+	}
+	status := map[string]replica.Status{}
+	for _, s := range g.replica.Status() {
+		status[s.Region] = s
+	}
+	for region := range state.Together() {
+		s := status[region]
+		if silent := g.now().Sub(later(s.Heard, began)); region != g.cfg.Region && s.Mine && silent > g.cfg.RemoveAfter {
+			if err := g.remove(ctx, region, fmt.Sprintf("Region %s has not heard of it for %s", g.cfg.Region, silent.Truncate(time.Millisecond))); err != nil {
+				return err
+			}
+		}
+	}
+	if me.InSync {
+		return nil
+	}
+	return g.comeBack(ctx, &state, status)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// remove has a Region removed from the set, or no more waited for.
+func (g *Group) remove(ctx context.Context, region, reason string) error {
+	state, _ := g.quorum.State()
+	r := state.Regions[region]
+	if me := state.Regions[g.cfg.Region]; !me.InSync || !r.InSync && !r.Awaited {
+		return nil // who is out of the set removes nobody
+	}
+	_, err := g.quorum.Propose(ctx, quorum.Remove{Region: region, Incarnation: r.Incarnation, Reason: reason})
+	if aws.KindOf(err) == aws.KindConflict {
+		return nil // it has changed meanwhile
+	}
+	if err != nil {
+		return fmt.Errorf("remove Region %s: %w", region, err)
+	}
+	g.log.WarnContext(ctx, "a Region was removed from the in-sync set", "peer", region, "reason", reason)
+	return nil
+}
+
+// comeBack takes this Region into the set when it is near enough.
+func (g *Group) comeBack(ctx context.Context, state *quorum.State, status map[string]replica.Status) error {
+	others := map[string]string{}
+	for _, region := range state.Set() {
+		others[region] = state.Regions[region].Incarnation
+		s, heard := status[region]
+		if !heard || s.Incarnation != others[region] || g.now().Sub(s.Heard) > g.cfg.RemoveAfter/2 {
+			return nil
+		}
+		for _, st := range []store.Stream{store.Safety, store.Changes} {
+			if s.Streams[st].Head-s.Streams[st].Merged > g.cfg.NearBlocks {
+				return nil
+			}
+		}
+	}
+	me := state.Regions[g.cfg.Region]
+	result, err := g.quorum.Propose(ctx, quorum.Await{Region: g.cfg.Region, Incarnation: me.Incarnation})
+	if err != nil {
+		return fmt.Errorf("be awaited: %w", err)
+	}
+	catching, cancel := context.WithTimeout(ctx, g.cfg.ReturnTime)
+	defer cancel()
+	if err := g.replica.CatchUp(catching, others, result.Index); err != nil {
+		return err
+	}
+	_, err = g.quorum.Propose(ctx, quorum.Return{
+		Region: g.cfg.Region, Incarnation: me.Incarnation, Attempt: result.Epoch, SetEpoch: state.SetEpoch,
+	})
+	if err != nil {
+		return fmt.Errorf("return to the in-sync set: %w", err)
+	}
+	g.log.InfoContext(ctx, "in sync", "others", len(others))
+	return nil
+}
