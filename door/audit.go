@@ -37,6 +37,12 @@ type Record struct {
 	// SignedRegion is the Region the caller signed for; Region is ours.
 	Region, SignedRegion string
 
+	// ForwardedTo is the control Region that was to serve the call instead of
+	// this one, and which keeps a record of its own with the same request id;
+	// ForwardedBy is the Region at whose door the call came in, if it was not ours.
+	// Both are empty for what came in here and was served here.
+	ForwardedTo, ForwardedBy string
+
 	Status    int    // of the response
 	ErrorCode string // the exception's name on the wire; empty on success
 }

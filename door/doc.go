@@ -13,8 +13,10 @@
 //     unsigned, not that the route is unknown.
 //  5. decompression, bounded like the body
 //  6. authorisation of the operation's action on its resource; no rule, no entry
-//  7. the room, which finds an [aws.Caller] in its context
-//  8. the audit record: who, what, from where, how it ended; never a body
+//  7. for a control-plane call: where control is. If it is in another Region, that
+//     gets the request as it came and answers it; if nobody knows, 503.
+//  8. the room, which finds an [aws.Caller] in its context
+//  9. the audit record: who, what, from where, how it ended; never a body
 //
 // The door knows no room. Rooms hang operations on a wire.Mux; who holds a key
 // ([Authenticator]), what they may do ([Authorizer]) and where records go
@@ -24,9 +26,24 @@
 // are read again when their files change. Plain HTTP is served on loopback
 // addresses only, and only if configured.
 //
+// # The control plane
+//
+// Operations are on the data plane or on the control plane (wire.Plane). The
+// first are served where they come in; the second in the control Region, which
+// the assembly's [Control] knows. A call that came in elsewhere is authenticated
+// and authorised there, and again in the control Region, whose [Door.Forwarded]
+// takes it on the peers' listener: the client's signature goes with it, to the
+// byte. It is forwarded once, tried once, and either refused or served.
+//
+// What a Region says of a call that it forwards (address, TLS, request id) is
+// believed on that listener alone, of peers that have proven to be Regions. At
+// the door the same headers are headers like any others.
+//
+// # Paths outside the APIs
+//
 // Two paths are open to anybody: /healthz says that the process is up, /readyz
 // whether it can serve.
 //
-// Sources: access 1.3, 1.7, 1.8; clients (Amplify host names, Expect:
-// 100-continue).
+// Sources: the design, 5 (two planes); access 1.3, 1.7, 1.8; clients (Amplify
+// host names, Expect: 100-continue).
 package door

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -97,6 +98,23 @@ type Config struct {
 	// told to stop; 0 means 20 s.
 	DrainTimeout time.Duration
 
+	// Control says where control-plane calls are served. Nil means that this
+	// Region is alone and serves everything.
+	Control Control
+
+	// ControlTransport carries calls to the control Region: by mutual TLS, since
+	// its peers' listener takes them from Regions only. Required with Control.
+	ControlTransport http.RoundTripper
+
+	// ControlTimeout is how long the control Region may take to answer; shorter
+	// than OperationTimeout. 0 means three quarters of that.
+	ControlTimeout time.Duration
+
+	// ForwardsMax bounds the calls that wait for the control Region, so that the
+	// data plane goes on when it hangs; 0 means a quarter of RequestsMax. One more
+	// is answered 503.
+	ForwardsMax int
+
 	// Ready says whether the process can serve; nil means always. Its error's
 	// text is shown at /readyz.
 	Ready func(context.Context) error
@@ -154,6 +172,8 @@ type Door struct {
 	services    []string          // every signing name, for requests that name no operation
 	plain       map[string]http.Handler
 	slots       chan struct{} // one per request in progress
+	forwards    chan struct{} // one per call that waits for the control Region
+	inside      sync.RWMutex  // read-held by every request
 	bodiesBytes atomic.Int64  // held by all bodies
 	draining    atomic.Bool
 	listener    listener
@@ -180,6 +200,9 @@ func New(cfg Config, mux *wire.Mux, auth Authenticator, authz Authorizer, audit 
 	or(&cfg.OperationTimeout, 60*time.Second)
 	or(&cfg.WriteTimeout, 30*time.Second)
 	or(&cfg.DrainTimeout, 20*time.Second)
+	if err := settleControl(&cfg); err != nil {
+		return nil, err
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -195,7 +218,7 @@ func New(cfg Config, mux *wire.Mux, auth Authenticator, authz Authorizer, audit 
 		regions: map[string]bool{cfg.Region: true},
 		hosts:   map[string]string{},
 		plain:   map[string]http.Handler{},
-		slots:   make(chan struct{}, cfg.RequestsMax),
+		slots:   make(chan struct{}, cfg.RequestsMax), forwards: make(chan struct{}, cfg.ForwardsMax),
 	}
 	for _, region := range cfg.RegionsAccepted {
 		d.regions[region] = true
@@ -246,7 +269,7 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	d.answer(w, r)
+	d.answer(w, r, nil)
 }
 
 // plainHandler finds the handler mounted on the path, or on the longest folder

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -47,6 +48,30 @@ func FuzzStrangers(f *testing.F) {
 		door.records.all = door.records.all[:0]
 		if held := door.door.bodiesBytes.Load(); held != 0 {
 			t.Fatalf("%d bytes are still held", held)
+		}
+	})
+}
+
+// FuzzHandover reads what a peer may send beside a forwarded call: whatever it
+// is, it is refused or means what writing it again says.
+func FuzzHandover(f *testing.F) {
+	id := "6bd0a4f5-0000-4000-8000-000000000001"
+	f.Add("7", "192.0.2.1", "https", id, "Host: a", "X: a: b")
+	f.Add("18446744073709551615", "", "http", id, "X:", "X:  two")
+	f.Add("-1", "fe80::1%eth0", "gopher", "", ":", "no colon")
+	f.Fuzz(func(t *testing.T, epoch, source, proto, requestID, one, other string) {
+		sent := http.Header{
+			headerEpoch: {epoch}, headerSource: {source}, headerProto: {proto}, headerRequestID: {requestID}, headerHeader: {one, other},
+		}
+		from, client, err := readHandover(sent)
+		if err != nil {
+			return
+		}
+		again := http.Header{}
+		from.write(again, client)
+		twice, same, err := readHandover(again)
+		if err != nil || *twice != *from || !reflect.DeepEqual(same, client) {
+			t.Errorf("read %+v with %q, and again %+v with %q: %v", from, client, twice, same, err)
 		}
 	})
 }

@@ -31,23 +31,29 @@ type call struct {
 	r      *http.Request
 	req    *wire.Request
 	match  *wire.Match // nil until the operation was looked for
+	from   *handover   // if another Region forwarded the call
 	record Record
 	held   held
 	hangUp bool // the body was not read to its end: close the connection
 }
 
-// answer serves one request to the APIs.
-func (d *Door) answer(w http.ResponseWriter, r *http.Request) {
+// answer serves one request to the APIs. Unless from is nil, another Region has
+// forwarded it, and r is as that got it.
+func (d *Door) answer(w http.ResponseWriter, r *http.Request, from *handover) {
 	now := d.cfg.Now()
 	path, query := target(r)
 	c := &call{
-		door: d, r: r,
+		door: d, r: r, from: from,
 		req:  &wire.Request{Method: r.Method, RawPath: path, RawQuery: query, Header: r.Header},
 		held: held{door: d},
 		record: Record{
-			Time: now, RequestID: d.ids.UUID(), SourceIP: d.source(r), UserAgent: text(r.UserAgent()),
-			Host: text(r.Host), TLS: r.TLS != nil, Region: d.cfg.Region,
+			Time: now, UserAgent: text(r.UserAgent()), Host: text(r.Host), Region: d.cfg.Region,
 		},
+	}
+	if from != nil {
+		c.record.RequestID, c.record.SourceIP, c.record.TLS, c.record.ForwardedBy = from.requestID, from.source, from.tls, from.region
+	} else {
+		c.record.RequestID, c.record.SourceIP, c.record.TLS = d.ids.UUID(), d.source(r), r.TLS != nil
 	}
 	defer c.held.release()
 	var resp *wire.Response
@@ -131,6 +137,13 @@ func (c *call) handle(w http.ResponseWriter) *wire.Response {
 			return c.fail(err)
 		}
 	}
+	seat, err := c.seat(ctx)
+	if err != nil {
+		return c.fail(err)
+	}
+	if seat.URL != "" {
+		return c.forward(ctx, seat, body)
+	}
 	return c.match.Invoke(ctx, c.req)
 }
 
@@ -146,7 +159,7 @@ func (c *call) authenticate(ctx context.Context, hash [sha256.Size]byte) (Identi
 	keys := lookup{auth: d.auth}
 	sig, err := d.verifier.Verify(ctx, &keys, &sigv4.Request{
 		Method: c.req.Method, RawPath: c.req.RawPath, RawQuery: c.req.RawQuery, Host: c.r.Host, Header: c.r.Header,
-		BodySHA256: hash, TLS: c.r.TLS != nil,
+		BodySHA256: hash, TLS: c.record.TLS,
 		Now: c.record.Time, Regions: d.accepts(c.r.Host, global), Services: services,
 	})
 	// Copies, so that records do not keep whole headers in memory.

@@ -100,14 +100,13 @@ func (d *Door) Run(ctx context.Context) error {
 	}
 	requests, endRequests := context.WithCancel(context.WithoutCancel(ctx))
 	defer endRequests()
-	var inside sync.RWMutex // read-held by every request
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			inside.RLock()
-			defer inside.RUnlock()
+			d.inside.RLock()
+			defer d.inside.RUnlock()
 			d.serve(w, r)
 		}),
 		BaseContext:                  func(net.Listener) context.Context { return requests },
@@ -143,18 +142,22 @@ func (d *Door) Run(ctx context.Context) error {
 	defer stop()
 	err = srv.Shutdown(drain)
 	<-served
-	if err == nil {
-		d.log.InfoContext(ctx, "door closed")
-		return nil
+	quiet := make(chan struct{})
+	go func() {
+		d.inside.Lock()
+		defer d.inside.Unlock()
+		close(quiet)
+	}()
+	if err == nil { // what is left came by the peers' listener
+		select {
+		case <-quiet:
+			d.log.InfoContext(ctx, "door closed")
+			return nil
+		case <-drain.Done():
+		}
 	}
 	endRequests()
 	_ = srv.Close()
-	quiet := make(chan struct{})
-	go func() {
-		inside.Lock()
-		defer inside.Unlock()
-		close(quiet)
-	}()
 	select {
 	case <-quiet:
 	case <-time.After(closeTimeout):

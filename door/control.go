@@ -1,0 +1,192 @@
+package door
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/everpoint/everpoint/aws"
+	"github.com/everpoint/everpoint/aws/wire"
+)
+
+// headerControlRegion names, in the answer to a control-plane call that was
+// forwarded, the Region it was forwarded to.
+const headerControlRegion = "X-Everpoint-Control-Region"
+
+// Control knows which Region serves the control plane.
+type Control interface {
+	// Seat returns where control is, as far as this Region knows now. It must be
+	// quick: a look into memory. It fails with the fault to answer with, such as
+	// an [aws.Unavailable] that says why no quorum can be had.
+	Seat(ctx context.Context) (Seat, error)
+}
+
+// A Seat is where control is, and since when.
+type Seat struct {
+	// Region is the control Region's name.
+	Region string
+
+	// URL is where the control Region listens to its peers, as
+	// "https://10.0.2.1:7443". Empty means that control is here.
+	URL string
+
+	// Epoch rises whenever control moves.
+	Epoch uint64
+}
+
+// settleControl checks the settings of forwarding and fills in defaults.
+func settleControl(cfg *Config) error {
+	if cfg.Control != nil && cfg.ControlTransport == nil {
+		return errors.New("door: Control needs a ControlTransport to forward by")
+	}
+	or(&cfg.ControlTimeout, cfg.OperationTimeout*3/4)
+	or(&cfg.ForwardsMax, max(cfg.RequestsMax/4, 1))
+	if cfg.ControlTimeout >= cfg.OperationTimeout {
+		return fmt.Errorf("door: ControlTimeout %v is not shorter than OperationTimeout %v", cfg.ControlTimeout, cfg.OperationTimeout)
+	}
+	return nil
+}
+
+// seat decides who serves the call, which was authenticated and authorised: the
+// Region at the URL, or this one if there is none. A call that another Region
+// forwarded is served here or refused, never forwarded again.
+func (c *call) seat(ctx context.Context) (Seat, error) {
+	d := c.door
+	if c.from != nil {
+		return Seat{}, c.from.admit(ctx, d)
+	}
+	if d.cfg.Control == nil || c.match.Op.Plane != wire.ControlPlane || !c.match.Mounted() {
+		return Seat{}, nil
+	}
+	return d.cfg.Control.Seat(ctx)
+}
+
+// forward hands the call to the control Region, with its body as it was sent,
+// and returns what that answers. It tries once.
+func (c *call) forward(ctx context.Context, seat Seat, body []byte) *wire.Response {
+	c.record.ForwardedTo = seat.Region
+	resp, err := c.exchange(ctx, seat, body)
+	if err != nil {
+		resp = c.fail(err)
+	}
+	resp.Header[headerControlRegion] = []string{seat.Region}
+	return resp
+}
+
+func (c *call) exchange(ctx context.Context, seat Seat, body []byte) (*wire.Response, error) {
+	d := c.door
+	select {
+	case d.forwards <- struct{}{}:
+		defer func() { <-d.forwards }()
+	default:
+		return nil, aws.Unavailable("Too many calls are waiting for the control Region %s. Please retry.", seat.Region)
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.ControlTimeout)
+	defer cancel()
+	var sent atomic.Bool
+	req, err := c.outgoing(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		WroteHeaders: func() { sent.Store(true) },
+	}), seat, body)
+	if err != nil {
+		return nil, fmt.Errorf("forward to %s: %w", seat.Region, err)
+	}
+	began := time.Now()
+	resp, err := d.cfg.ControlTransport.RoundTrip(req)
+	if err != nil {
+		d.log.WarnContext(ctx, "control region not heard", "request_id", c.record.RequestID, "action", c.record.Action,
+			"control_region", seat.Region, "sent", sent.Load(), "waited", time.Since(began), "error", err)
+		if !sent.Load() {
+			return nil, aws.Unavailable("The control Region %s cannot be reached. The call was not carried out.", seat.Region)
+		}
+		return nil, aws.Unavailable("The control Region %s did not answer. It is not known whether the call was carried out.", seat.Region)
+	}
+	defer resp.Body.Close()
+	if resp.Header.Get(headerServed) == "" {
+		d.log.WarnContext(ctx, "control region did not take a call", "request_id", c.record.RequestID, "action", c.record.Action,
+			"control_region", seat.Region, "status", resp.StatusCode)
+		return nil, aws.Unavailable("The control Region %s did not take the call (HTTP status %d). It was not carried out.", seat.Region, resp.StatusCode)
+	}
+	answer, err := c.held.readAll(resp.Body, resp.ContentLength)
+	if err != nil {
+		d.log.WarnContext(ctx, "control region's answer not read", "request_id", c.record.RequestID, "action", c.record.Action,
+			"control_region", seat.Region, "status", resp.StatusCode, "error", err)
+		return nil, aws.Unavailable("The answer of the control Region %s could not be read to its end. It is not known whether the call was carried out.", seat.Region)
+	}
+	return &wire.Response{Status: resp.StatusCode, Header: answered(resp.Header), Body: answer}, nil
+}
+
+// outgoing returns the call as the control Region should get it: method, path
+// and query as they stood in the request line, Host, the body as it was sent,
+// and the headers as a list in one of our own (see handover.write), so that
+// nothing on the way adds to them, drops or joins any.
+func (c *call) outgoing(ctx context.Context, seat Seat, body []byte) (*http.Request, error) {
+	base, err := url.Parse(seat.URL)
+	if err != nil || base.Host == "" {
+		return nil, fmt.Errorf("the control Region's URL %q is not like https://10.0.2.1:7443", seat.URL)
+	}
+	r := c.r
+	u := &url.URL{
+		Scheme: base.Scheme, Host: base.Host, RawQuery: c.req.RawQuery,
+		ForceQuery: c.req.RawQuery == "" && strings.HasSuffix(r.RequestURI, "?"),
+	}
+	switch path := c.req.RawPath; {
+	case r.URL.EscapedPath() == path:
+		u.Path, u.RawPath = r.URL.Path, r.URL.RawPath
+	case !strings.HasPrefix(path, "//"):
+		u.Opaque = path // written as it is
+	default:
+		// An opaque that begins with two slashes is taken for a host and a path, so
+		// it gets the host. Only HTTP/1.1 shows it, and means the same.
+		u.Opaque = "//" + r.Host + path
+	}
+	out := (&http.Request{
+		Method: r.Method, URL: u, Host: r.Host, Header: http.Header{},
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}).WithContext(ctx)
+	handover{
+		source: c.record.SourceIP, tls: c.record.TLS, requestID: c.record.RequestID, epoch: seat.Epoch,
+	}.write(out.Header, r.Header)
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		// A transport repeats these when a connection breaks, as if none ever wrote;
+		// awsQuery writes by GET. What it cannot rewind it does not repeat.
+		out.Body = io.NopCloser(bytes.NewBuffer(body))
+	default:
+		// Others it repeats only if nothing of them was taken.
+		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		if out.Body, _ = out.GetBody(); len(body) == 0 {
+			out.Body = http.NoBody
+		}
+	}
+	out.ContentLength = int64(len(body))
+	return out, nil
+}
+
+// ofConnection are the headers of an answer that speak of the connection to the
+// control Region or are written anew for the client. Source: RFC 9110 7.6.1.
+var ofConnection = []string{
+	"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+	"Content-Length", "Date", headerServed,
+}
+
+// answered returns the headers of the control Region's answer for the client.
+func answered(h http.Header) http.Header {
+	h = h.Clone()
+	for _, field := range h["Connection"] {
+		for name := range strings.SplitSeq(field, ",") {
+			h.Del(strings.TrimSpace(name))
+		}
+	}
+	for _, name := range ofConnection {
+		delete(h, name)
+	}
+	return h
+}
