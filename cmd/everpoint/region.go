@@ -169,7 +169,7 @@ func printGroup(w io.Writer, g *everpoint.Group) error {
 	fmt.Fprintf(w, "\nquorum: this node is %s, leader %s, term %d, index %d\n", q.Role, text(q.Leader, "none"), q.Term, g.Index)
 	rows = [][]string{{"VOTER", "PART", "REACHED"}}
 	for _, v := range q.Voters {
-		part, reached := "votes", "yes"
+		part, reached := "votes", "the leader knows"
 		switch {
 		case !v.Admitted:
 			part = "not admitted yet"
@@ -178,8 +178,8 @@ func printGroup(w io.Writer, g *everpoint.Group) error {
 		case v.Witness:
 			part = "votes, holds no data"
 		}
-		if !v.Reachable {
-			reached = "no"
+		if v.Reachable != nil {
+			reached = map[bool]string{true: "yes", false: "no"}[*v.Reachable]
 		}
 		rows = append(rows, []string{v.Voter, part, reached})
 	}

@@ -31,10 +31,10 @@ func aGroup() *everpoint.Group {
 			},
 		},
 		Quorum: &everpoint.QuorumStatus{Role: "leader", Leader: new("us-east-1"), Term: 5, Voters: []everpoint.VoterStatus{
-			{Voter: "ap-south-1"},
-			{Voter: "eu-west-1", Admitted: true, Learner: true, Reachable: true},
-			{Voter: "us-east-1", Admitted: true, Reachable: true},
-			{Voter: "witness", Admitted: true, Witness: true},
+			{Voter: "ap-south-1", Reachable: new(false)},
+			{Voter: "eu-west-1", Admitted: true, Learner: true},
+			{Voter: "us-east-1", Admitted: true, Reachable: new(true)},
+			{Voter: "witness", Admitted: true, Witness: true, Reachable: new(false)},
 		}},
 	}
 }
@@ -153,7 +153,7 @@ us-east-1   i1           yes      32      on, weight 100       n1, epoch 4
 quorum: this node is leader, leader us-east-1, term 5, index 42
 VOTER       PART                         REACHED
 ap-south-1  not admitted yet             no
-eu-west-1   catches up, has no vote yet  yes
+eu-west-1   catches up, has no vote yet  the leader knows
 us-east-1   votes                        yes
 witness     votes, holds no data         no
 `

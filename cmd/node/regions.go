@@ -222,11 +222,19 @@ func groupView(state *quorum.State, index uint64, s quorum.Status) *everpoint.Gr
 	}
 	for _, v := range s.Voters {
 		_, admitted := state.Voters[v.Name]
-		out.Quorum.Voters = append(out.Quorum.Voters, everpoint.VoterStatus{
-			Voter: v.Name, Admitted: admitted, Learner: v.Learner, Witness: v.Witness, Reachable: v.Reachable,
-		})
+		view := everpoint.VoterStatus{Voter: v.Name, Admitted: admitted, Learner: v.Learner, Witness: v.Witness}
+		if hears(&s, &v) {
+			view.Reachable = &v.Reachable
+		}
+		out.Quorum.Voters = append(out.Quorum.Voters, view)
 	}
 	return out
+}
+
+// hears says whether the node would hear of a voter that is well: one that has a
+// leader hears of nobody else.
+func hears(s *quorum.Status, v *quorum.VoterStatus) bool {
+	return v.Reachable || s.Role == quorum.Leader || s.Leader == "" || v.Name == s.Leader
 }
 
 // switchesPath is where routers ask for the routing switches; router.SwitchesPath

@@ -114,7 +114,7 @@ func TestRegions(t *testing.T) {
 		if *got.Control.Region != "us-east-1" || got.Regions[1].Lease.NodeId != "n1" || got.Regions[0].Lease != nil {
 			t.Errorf("group is %+v, control %+v", got.Regions, got.Control)
 		}
-		if q := got.Quorum; q.Reason != nil || *q.Leader != "us-east-1" || len(q.Voters) != 1 || !q.Voters[0].Admitted || !q.Voters[0].Reachable {
+		if q := got.Quorum; q.Reason != nil || *q.Leader != "us-east-1" || len(q.Voters) != 1 || !q.Voters[0].Admitted || !*q.Voters[0].Reachable {
 			t.Errorf("quorum is %+v, voters %+v", q, q.Voters)
 		}
 
@@ -244,5 +244,25 @@ func TestSwitches_wire(t *testing.T) {
 	const want = `{"Index":7,"Mode":"warm-standby","Primary":"b","Regions":{"a":{"Position":"draining","Weight":50},"b":{"Position":"on","Weight":100}}}` + "\n"
 	if text.String() != want {
 		t.Errorf("got %swant %s", text.String(), want)
+	}
+}
+
+func TestHears(t *testing.T) {
+	tests := map[string]struct {
+		status quorum.Status
+		voter  quorum.VoterStatus
+		want   bool
+	}{
+		"a leader hears of all":                    {quorum.Status{Role: quorum.Leader, Leader: "a"}, quorum.VoterStatus{Name: "b"}, true},
+		"a follower hears of its leader":           {quorum.Status{Role: quorum.Follower, Leader: "a"}, quorum.VoterStatus{Name: "a"}, true},
+		"and of nobody else":                       {quorum.Status{Role: quorum.Follower, Leader: "a"}, quorum.VoterStatus{Name: "b"}, false},
+		"but what was heard was heard":             {quorum.Status{Role: quorum.Follower, Leader: "a"}, quorum.VoterStatus{Name: "b", Reachable: true}, true},
+		"without a leader everybody is asked":      {quorum.Status{Role: quorum.Candidate}, quorum.VoterStatus{Name: "b"}, true},
+		"another node's voter hears, not this one": {quorum.Status{Role: quorum.Following, Leader: "a"}, quorum.VoterStatus{Name: "b"}, false},
+	}
+	for name, tt := range tests {
+		if got := hears(&tt.status, &tt.voter); got != tt.want {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }
