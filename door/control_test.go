@@ -16,6 +16,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -552,10 +554,14 @@ func TestControlRegionThatHangs(t *testing.T) {
 			cfg.ControlTimeout = 200 * time.Millisecond
 		}
 	})
+	began := time.Now()
 	resp, body := e.send(t, create(dialects[0], e.base, "a", "wait"))
 	<-w.entered
 	close(w.gate)
 	e.refused(t, dialects[0], resp, body, notKnown)
+	if waited := time.Since(began); waited > 30*time.Second { // half of OperationTimeout
+		t.Errorf("waited %v", waited)
+	}
 }
 
 // A connection that breaks while the control Region works on the call leaves it
@@ -767,6 +773,45 @@ func TestForgedHandoversAreIgnoredAtTheDoor(t *testing.T) {
 	// Nor does the door of another Region then serve what it should forward.
 	if e.made.Load() != 0 {
 		t.Error("carried out where control is not")
+	}
+}
+
+// The client is who the forwarding Region's door found it to be.
+func TestForwardedCallsKeepTheirSource(t *testing.T) {
+	e, w := twoRegions(t, func(name string, cfg *Config) {
+		if name == east {
+			cfg.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+		}
+	})
+	r := create(dialects[0], e.base, "a", "x")
+	r.Header.Set("X-Forwarded-For", "203.0.113.1, 198.51.100.7")
+	resp, body := e.send(t, r)
+	if resp.StatusCode != 200 || *readCreated(t, dialects[0], body).Source != "198.51.100.7" {
+		t.Errorf("answered %d %s", resp.StatusCode, body)
+	}
+	for _, at := range []*region{e, w} {
+		if got := at.records.last(t).SourceIP.String(); got != "198.51.100.7" {
+			t.Errorf("recorded %s in %s", got, at.name)
+		}
+	}
+}
+
+// A payload without a hash is for clients that came by TLS, all the way.
+func TestForwardedCallsKeepTheirTLSFlag(t *testing.T) {
+	_, w := twoRegions(t, func(_ string, cfg *Config) { cfg.AllowUnsignedPayload = true })
+	for status, byTLS := range map[int]bool{200: true, 403: false} {
+		signed, body := unsignedCreate(dialects[0], w.base, "a", "x")
+		signed.Header.Set("X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD")
+		sign(signed, body, "mobiletargeting")
+		r := httptest.NewRequestWithContext(t.Context(), "POST", "/v1/apps/a/note", bytes.NewReader(body))
+		r.Host = signed.URL.Host
+		handover{requestID: "6bd0a4f5-0000-4000-8000-000000000001", epoch: 7, tls: byTLS}.write(r.Header, signed.Header)
+		r.TLS = &tls.ConnectionState{} // of the peer, always
+		answer := httptest.NewRecorder()
+		w.door.Forwarded(func(*http.Request) (string, error) { return east, nil }).ServeHTTP(answer, r)
+		if answer.Code != status {
+			t.Errorf("by TLS %t: answered %d %s", byTLS, answer.Code, answer.Body)
+		}
 	}
 }
 

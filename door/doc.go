@@ -44,6 +44,6 @@
 // Two paths are open to anybody: /healthz says that the process is up, /readyz
 // whether it can serve.
 //
-// Sources: the design, 5 (two planes); access 1.3, 1.7, 1.8; clients (Amplify
-// host names, Expect: 100-continue).
+// Sources: docs/internals/control-plane.md; access 1.3, 1.7, 1.8; clients
+// (Amplify host names, Expect: 100-continue).
 package door

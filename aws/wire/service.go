@@ -19,7 +19,7 @@ var protocolNames = [...]string{"restJson1", "awsJson1_0", "awsJson1_1", "awsQue
 func (p Protocol) String() string { return protocolNames[p] }
 
 // Plane says where a group of Regions serves an operation. The models' overlays
-// have the table. Source: the design, 5.
+// have the table. Source: docs/internals/control-plane.md.
 type Plane uint8
 
 // The planes. Reads of any kind are on the data plane.
