@@ -313,6 +313,12 @@ func inBubble(t *testing.T, n int, mode Mode, f func(b *bubble)) {
 	})
 }
 
+// pass lets virtual time pass.
+func (b *bubble) pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 // call performs a call for the i-th endpoint and returns the status and the
 // Region that answered.
 func (b *bubble) call(method string, i int) (int, string) {

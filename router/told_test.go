@@ -36,13 +36,13 @@ func TestRouter_follows_the_newest_switches(t *testing.T) {
 
 		// A later decision is heard within a second or two, from whoever has it.
 		b.say("eu-2-1", switchesAt(9, "draining", "on"))
-		time.Sleep(2 * time.Second)
+		b.pass(2 * time.Second)
 		if s := b.rt.Status(); s.Switches.Index != 9 || s.Switches.From != "eu-2-1" || s.Regions[0].Switch != Draining {
 			t.Errorf("the status says %+v, %s", s.Switches, s.Regions[0].Switch)
 		}
 		// An older one that comes late changes nothing.
 		b.say("eu-1-1", switchesAt(8, "on", "off"))
-		time.Sleep(2 * time.Second)
+		b.pass(2 * time.Second)
 		if got := b.shares(100); got["eu-2-1"] != 100 {
 			t.Errorf("after an older answer: %v", got)
 		}
@@ -50,17 +50,17 @@ func TestRouter_follows_the_newest_switches(t *testing.T) {
 		// each newer answer of the same.
 		for i := range 60 {
 			b.say("eu-1-1", switchesAt(10+i, "on", "on"))
-			time.Sleep(time.Second)
+			b.pass(time.Second)
 		}
 		if got := b.shares(1000); got["eu-1-1"] < 400 {
 			t.Errorf("a minute after it was switched on: %v", got)
 		}
 		// Nobody tells any more: the last decision stands.
 		b.say("eu-1-1", switchesAt(100, "on", "off"))
-		time.Sleep(2 * time.Second)
+		b.pass(2 * time.Second)
 		b.regions["eu-1-1"].switches.Store(nil)
 		b.regions["eu-2-1"].switches.Store(nil)
-		time.Sleep(time.Minute)
+		b.pass(time.Minute)
 		if got := b.shares(100); got["eu-1-1"] != 100 {
 			t.Errorf("after nobody tells any more: %v", got)
 		}
@@ -115,7 +115,7 @@ func TestRouter_hears_beside_its_checks(t *testing.T) {
 		// own fall found later for it.
 		b.regions["eu-1-1"].hangs.Store(true)
 		b.say("eu-2-1", switchesAt(3, "off", "on"))
-		time.Sleep(3500 * time.Millisecond)
+		b.pass(3500 * time.Millisecond)
 		s := b.rt.Status()
 		if s.Switches.Index != 3 || s.Regions[0].State != Down {
 			t.Errorf("%+v, and the Region that hangs is %s", s.Switches, s.Regions[0].State)
