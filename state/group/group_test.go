@@ -339,6 +339,7 @@ func TestGroup_keeps_what_it_acknowledged(t *testing.T) {
 type notes struct {
 	state quorum.State
 	asked []string
+	deaf  bool  // b does not hear a
 	late  error // of CatchUp
 	away  error // of Propose
 }
@@ -352,7 +353,7 @@ func (n *notes) Propose(_ context.Context, c quorum.Command) (quorum.Result, err
 
 func (n *notes) Status() []replica.Status {
 	return []replica.Status{{
-		Region: "b", Incarnation: "b1", Heard: time.Now(), Mine: true,
+		Region: "b", Incarnation: "b1", Heard: time.Now(), Mine: true, Hears: !n.deaf,
 		Streams: map[store.Stream]replica.StreamStatus{store.Safety: {Merged: 990, Head: 1000}, store.Changes: {Merged: 1, Head: 1}},
 	}}
 }
@@ -387,6 +388,7 @@ func TestGroup_the_way_back(t *testing.T) {
 	}{
 		{name: "near", want: []string{join, await, catch, back}},
 		{name: "far", near: 5, want: []string{join}},
+		{name: "not heard", n: notes{deaf: true}, want: []string{join}},
 		{name: "not in time", n: notes{late: context.DeadlineExceeded}, want: []string{join, await, catch}},
 		{name: "no majority", n: notes{away: errors.New("no majority")}, want: []string{join, join}},
 		{name: "another incarnation", incarnated: "b2", want: []string{join}},

@@ -79,7 +79,9 @@ func (p *peer) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if p.r.now().Sub(begun) > p.r.cfg.RetryMax {
+		// A Region that says that a position is lost is there, and waits for what comes
+		// next.
+		if p.r.now().Sub(begun) > p.r.cfg.RetryMax || errors.Is(err, errLost) {
 			delay = p.r.cfg.RetryMin
 		}
 		p.failed(err)

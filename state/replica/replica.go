@@ -222,7 +222,8 @@ func (r *Replica) Acknowledge(ctx context.Context, n int64) error {
 type acks struct {
 	mu    sync.Mutex
 	have  map[ackKey]ack
-	moved chan struct{} // closed and replaced when one changes
+	open  map[ackKey]int // pulls that are being answered
+	moved chan struct{}  // closed and replaced when one changes
 }
 
 type ackKey struct {
@@ -250,11 +251,18 @@ func (a *acks) begin(region string, st store.Stream, as, of string, n int64) *pu
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.have == nil {
-		a.have = map[ackKey]ack{}
+		a.have, a.open = map[ackKey]ack{}, map[ackKey]int{}
 	}
 	a.have[p.key] = ack{as, of, n}
+	a.open[p.key]++
 	a.signal()
 	return p
+}
+
+func (a *acks) end(p *pulling) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.open[p.key]--
 }
 
 // set notes that the other Region has block n. It reports whether that may be: it

@@ -111,6 +111,7 @@ func (r *Replica) serveStream(w http.ResponseWriter, req *http.Request) {
 	ctx, cancel := context.WithCancel(req.Context())
 	defer cancel()
 	pull := r.acks.begin(region, st, q.Get("as"), incarnation, after)
+	defer r.acks.end(pull)
 	go func() {
 		defer cancel()
 		var b [8]byte

@@ -22,6 +22,7 @@ type Status struct {
 	Lag         time.Duration // since everything it had told of was here, by this node's clock
 	Rows        int64         // taken over since this node began to
 	Mine        bool          // this node pulls from it, or tries to
+	Hears       bool          // it pulls this Region's safety data from this node
 	Streams     map[store.Stream]StreamStatus
 	Err         error // why it is not heard
 }
@@ -41,6 +42,7 @@ func (r *Replica) Status() []Status {
 	for _, p := range r.peers {
 		p.mu.Lock()
 		s := Status{Region: p.Region, Incarnation: p.incarnation, Heard: p.heard, Rows: p.rows, Mine: p.mine, Err: p.err, Streams: map[store.Stream]StreamStatus{}}
+		s.Hears = r.acks.heard(p.Region)
 		for _, st := range shipped {
 			s.Streams[st] = StreamStatus{Merged: p.at[st].N, Head: p.heads[st], Acked: r.acks.of(p.Region, st)}
 			at := p.current[st]
@@ -104,6 +106,12 @@ func (p *peer) reachedHeads(incarnation string, index uint64, to map[string]map[
 		}
 	}
 	return true
+}
+
+func (a *acks) heard(region string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.open[ackKey{region, store.Safety}] > 0
 }
 
 func (a *acks) of(region string, st store.Stream) int64 {
