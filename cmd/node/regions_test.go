@@ -16,6 +16,7 @@ import (
 
 	"github.com/everpoint/everpoint/api/everpoint"
 	"github.com/everpoint/everpoint/aws"
+	"github.com/everpoint/everpoint/router"
 	"github.com/everpoint/everpoint/state/quorum"
 	"github.com/everpoint/everpoint/state/store"
 )
@@ -233,6 +234,9 @@ func TestModeCommand(t *testing.T) {
 
 // What the plain path tells is read by routers of other releases.
 func TestSwitches_wire(t *testing.T) {
+	if switchesPath != router.SwitchesPath {
+		t.Errorf("nodes tell at %s, and routers ask at %s", switchesPath, router.SwitchesPath)
+	}
 	state := quorum.State{
 		Mode: quorum.WarmStandby, Primary: "b", Regions: map[string]quorum.Region{"a": {}, "b": {}},
 		Switches: map[string]quorum.Switch{"a": {Position: quorum.Draining, Weight: 50, Reason: "not theirs to know", By: "nor this"}},
