@@ -11,10 +11,13 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/everpoint/everpoint/account/apps"
 	"github.com/everpoint/everpoint/audience/endpoints"
+	"github.com/everpoint/everpoint/aws"
+	"github.com/everpoint/everpoint/door"
 	"github.com/everpoint/everpoint/state/changelog"
 	"github.com/everpoint/everpoint/state/group"
 	"github.com/everpoint/everpoint/state/quorum"
@@ -66,6 +69,7 @@ func (n *Node) group(w World, appRoom *apps.Service) ([]runner, error) {
 			return nil, err
 		}
 		place.Follow(n.Replica)
+		n.control = &control{region: n.Config.Region, urls: voters, quorum: n.Quorum, transport: replica.Client(certificates).Transport}
 		mux.Handle(quorum.Path, known(voters, n.Quorum.Handler()))
 		parts = append(parts, runner{"quorum", n.Quorum.Run}, runner{"group", place.Run})
 	case g.Together:
@@ -82,8 +86,17 @@ func (n *Node) group(w World, appRoom *apps.Service) ([]runner, error) {
 	}
 	mux.Handle("/", n.Replica.Handler())
 	parts = append(parts, runner{"replica", n.Replica.Run})
+	// The door is made after this, and served before anybody calls.
+	forwarded := sync.OnceValue(func() http.Handler { return n.Door.Forwarded(cfg.Caller) })
 	server := &http.Server{
-		Handler: mux, TLSConfig: certificates, ReadHeaderTimeout: peerHeaderTimeout, MaxHeaderBytes: peerHeaderBytes,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if door.IsForwarded(req) {
+				forwarded().ServeHTTP(w, req)
+			} else {
+				mux.ServeHTTP(w, req)
+			}
+		}),
+		TLSConfig: certificates, ReadHeaderTimeout: peerHeaderTimeout, MaxHeaderBytes: peerHeaderBytes,
 		ErrorLog: slog.NewLogLogger(n.log.With("component", "peers").Handler(), slog.LevelDebug),
 	}
 	return append(parts, runner{"peers", func(ctx context.Context) error { return serve(ctx, g.Listen, server) }}), nil
@@ -116,8 +129,34 @@ func known(voters map[string]string, next http.Handler) http.Handler {
 
 const (
 	peerHeaderTimeout = 5 * time.Second
-	peerHeaderBytes   = 16 << 10
+	peerHeaderBytes   = 128 << 10 // a forwarded call brings the client's headers, twice what the door takes
 )
+
+// control knows where the control plane is served.
+type control struct {
+	region    string            // this one
+	urls      map[string]string // peers' listeners, by Region
+	quorum    *quorum.Quorum
+	transport http.RoundTripper
+}
+
+// Seat tells what the quorum says. Without a majority nobody has control: the
+// Region that had it may have lost it without knowing.
+func (c *control) Seat(context.Context) (door.Seat, error) {
+	state, _ := c.quorum.State()
+	reason := c.quorum.Status().Reason
+	switch {
+	case reason != "":
+		return door.Seat{}, aws.Unavailable("The control plane cannot be used now: %s.", reason)
+	case state.Control.Region == "":
+		return door.Seat{}, aws.Unavailable("The control plane cannot be used yet: no Region has joined the group.")
+	}
+	seat := door.Seat{Region: state.Control.Region, Epoch: state.Control.Epoch}
+	if seat.Region != c.region {
+		seat.URL = c.urls[seat.Region]
+	}
+	return seat, nil
+}
 
 // serve answers peers until ctx ends. Pulls last as long as the Regions do, so
 // they are cut, not waited for.

@@ -95,6 +95,7 @@ type Node struct {
 	Replica  *replica.Replica // nil when the Region is alone
 	Quorum   *quorum.Quorum   // nil where the Regions do not vote
 
+	control *control // nil as Quorum
 	log     *slog.Logger
 	started time.Time
 	now     func() time.Time
@@ -210,24 +211,28 @@ func (n *Node) assemble(w World) error {
 	}
 
 	// Floor 6: the street side.
+	peers, err := n.group(w, appRoom)
+	if err != nil {
+		return fmt.Errorf("group: %w", err)
+	}
 	keys, err := cfg.accessKeys()
 	if err != nil {
 		return err
 	}
 	d := cfg.Door
-	n.Door, err = door.New(door.Config{
+	street := door.Config{
 		Listen: d.Listen, CertFile: d.CertFile, KeyFile: d.KeyFile, PlainLoopback: d.PlainLoopback, Region: cfg.Region,
 		RegionsAccepted: d.RegionsAccepted, Hosts: d.Hosts, RequestsMax: d.RequestsMax, Ready: n.ready, Now: w.Now,
-	}, n.Mux, keys, keys, recorder{log.With("component", "audit")}, ids, log)
+	}
+	if n.control != nil {
+		street.Control, street.ControlTransport = n.control, n.control.transport
+	}
+	n.Door, err = door.New(street, n.Mux, keys, keys, recorder{log.With("component", "audit")}, ids, log)
 	if err != nil {
 		return fmt.Errorf("door: %w", err)
 	}
 	n.Door.Handle(switchesPath, http.HandlerFunc(n.switches))
 
-	peers, err := n.group(w, appRoom)
-	if err != nil {
-		return fmt.Errorf("group: %w", err)
-	}
 	n.floors = [][]runner{
 		{{"store", st.Run}, {"collector", tuneCollector}},
 		carriers,
@@ -299,5 +304,5 @@ func (r recorder) Record(ctx context.Context, rec door.Record) {
 	}
 	r.log.Log(ctx, level, "request", "request_id", rec.RequestID, "account", rec.Account, "principal", rec.Principal,
 		"action", rec.Action, "resource", rec.Resource, "source", rec.SourceIP.String(), "status", rec.Status,
-		"error_code", rec.ErrorCode, "duration_us", rec.Duration.Microseconds())
+		"error_code", rec.ErrorCode, "forwarded_to", rec.ForwardedTo, "forwarded_by", rec.ForwardedBy, "duration_us", rec.Duration.Microseconds())
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -97,6 +98,44 @@ func (o *optOuts) missing(i int) int {
 	close(work)
 	readers.Wait()
 	return int(lost.Load())
+}
+
+// The control plane is written in one Region, whichever is asked, and in the other
+// when that one is dead.
+func TestControlPlane(t *testing.T) {
+	w, _ := newVoting(t, false)
+	w.gathered(here)
+	create := func(i int) (*types.ApplicationResponse, error) {
+		out, err := w.client(i).CreateApp(t.Context(), &pinpoint.CreateAppInput{CreateApplicationRequest: &types.CreateApplicationRequest{Name: aws.String("Tea")}})
+		if err != nil {
+			return nil, err
+		}
+		return out.ApplicationResponse, nil
+	}
+	seat := func(i int) string {
+		return aws.ToString(w.group(i).Control.Region)
+	}
+	control, other := here, there
+	if seat(here) == otherRegion {
+		control, other = there, here
+	}
+	for _, i := range []int{control, other} {
+		app, err := create(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name := w.nodes[control].name; !strings.Contains(*app.Arn, ":"+name+":") {
+			t.Errorf("asked in %s, made as %s; control is in %s", w.nodes[i].name, *app.Arn, name)
+		}
+	}
+	w.nodes[control].kill()
+	until(t, "nobody takes control over", func() bool {
+		_, err := create(other)
+		return err == nil
+	})
+	if name := w.nodes[other].name; seat(other) != name {
+		t.Errorf("control is in %s, and %s made an app", seat(other), name)
+	}
 }
 
 // A Region dies in the midst of writes, and its disk with it: each opt-out that
