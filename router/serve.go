@@ -313,7 +313,7 @@ func (p *passage) try(reg *region, out *http.Request, movable bool) ending {
 		resp.Body.Close()
 		end.what, end.resp = lost, nil
 	case err == nil:
-		end.what = verdict(resp.StatusCode)
+		end.what = verdict(resp)
 	case p.stream.broken(): // also ends the request's context, and yet the client may listen
 		end.what = lost
 	case p.r.Context().Err() != nil:
@@ -346,11 +346,17 @@ func (p *passage) try(reg *region, out *http.Request, movable bool) ending {
 	return end
 }
 
-// verdict says what a status tells about the Region.
-func verdict(status int) outcome {
-	switch status {
+// headerControl names the control Region in an answer that is that Region's, or is
+// about it. Source: docs/internals/control-plane.md.
+const headerControl = "X-Everpoint-Control-Region"
+
+// verdict says what an answer tells about the Region that gave it.
+func verdict(resp *http.Response) outcome {
+	switch resp.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return ill
+		if resp.Header.Get(headerControl) == "" {
+			return ill
+		}
 	}
 	return answered
 }

@@ -174,6 +174,33 @@ func TestServe_never_reached(t *testing.T) {
 	}
 }
 
+// TestServe_the_control_Region_is_another: what a Region says of the control Region
+// is not held against it.
+func TestServe_the_control_Region_is_another(t *testing.T) {
+	s := newSite(t, 2, Config{})
+	for _, reg := range s.regions {
+		reg.do(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set(headerControl, "region-9")
+			w.WriteHeader(503)
+		})
+	}
+	for range 30 {
+		if status, _, _ := s.call(s.h1, s.signed("PUT", "/v1/apps/a/settings", "{}", "")); status != 503 {
+			t.Fatalf("answered %d", status)
+		}
+	}
+	tried := uint64(0)
+	for _, reg := range s.rt.Status().Regions {
+		tried += reg.Ended["answered"]
+		if reg.State != Up || reg.Failed != 0 {
+			t.Errorf("%+v", reg)
+		}
+	}
+	if tried != 30 {
+		t.Errorf("30 calls were tried %d times", tried)
+	}
+}
+
 func TestServe_all_answer_503(t *testing.T) {
 	s := newSite(t, 2, Config{})
 	for _, reg := range s.regions {
