@@ -72,7 +72,7 @@ func (p *peer) leaseKey() string                 { return p.Region + "\x00lease"
 
 // run pulls from the peer until ctx ends.
 func (p *peer) run(ctx context.Context) {
-	delay := p.r.cfg.RetryMin
+	delay, lostBefore := p.r.cfg.RetryMin, false
 	for ctx.Err() == nil {
 		begun := p.r.now()
 		err := p.turn(ctx)
@@ -80,10 +80,12 @@ func (p *peer) run(ctx context.Context) {
 			return
 		}
 		// A Region that says that a position is lost is there, and waits for what comes
-		// next.
-		if p.r.now().Sub(begun) > p.r.cfg.RetryMax || errors.Is(err, errLost) {
+		// next; but not when it says nothing else.
+		isLost := errors.Is(err, errLost)
+		if p.r.now().Sub(begun) > p.r.cfg.RetryMax || isLost && !lostBefore {
 			delay = p.r.cfg.RetryMin
 		}
+		lostBefore = isLost
 		p.failed(err)
 		if err != nil {
 			p.r.log.WarnContext(ctx, "a Region is not heard", "peer", p.Region, "error", err, "delay", delay)

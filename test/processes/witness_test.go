@@ -11,6 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/pinpoint"
+	"github.com/aws/aws-sdk-go-v2/service/pinpoint/types"
+
 	"github.com/everpoint/everpoint/api/everpoint"
 	"github.com/everpoint/everpoint/cmd/node"
 	"github.com/everpoint/everpoint/router"
@@ -222,6 +226,15 @@ func TestRegionSwitch(t *testing.T) {
 func TestWitness(t *testing.T) {
 	w, _ := newVoting(t, true)
 	w.gathered(here)
+	create := &pinpoint.CreateAppInput{CreateApplicationRequest: &types.CreateApplicationRequest{Name: aws.String("Tea")}}
+	made, err := w.client(here).CreateApp(t.Context(), create)
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the app is not here", func() bool {
+		_, err := w.client(here).GetApp(t.Context(), &pinpoint.GetAppInput{ApplicationId: made.ApplicationResponse.Id})
+		return err == nil
+	})
 	w.nodes[voter].kill()
 	until(t, "without the witness nothing is decided", func() bool {
 		_, err := w.command(here, "region", "switch", otherRegion, "on", "-weight", "50")
@@ -236,6 +249,16 @@ func TestWitness(t *testing.T) {
 	})
 	if !strings.Contains(out, "voters") && !strings.Contains(out, "majority") {
 		t.Errorf("the refusal does not say why: %s", out)
+	}
+	// Endpoints are written all the same, what needs the control Region is not.
+	if _, err := w.client(here).UpdateEndpoint(t.Context(), &pinpoint.UpdateEndpointInput{
+		ApplicationId: made.ApplicationResponse.Id, EndpointId: aws.String("e"),
+		EndpointRequest: &types.EndpointRequest{Address: aws.String("e@tea.example"), ChannelType: types.ChannelTypeEmail},
+	}); err != nil {
+		t.Errorf("an endpoint without a majority: %v", err)
+	}
+	if _, err := w.client(here).CreateApp(t.Context(), create); err == nil || !strings.Contains(err.Error(), "The control plane cannot be used now") {
+		t.Errorf("an app without a majority: %v", err)
 	}
 	until(t, "the status does not say that nobody decides", func() bool {
 		out, err := w.command(here, "region", "status")
