@@ -480,3 +480,26 @@ func TestBlocks_that_are_read_while_the_store_ends(t *testing.T) {
 		readers.Wait()
 	})
 }
+
+// A commit that failed though it was done may be the last for long: what it wrote
+// is told nevertheless.
+func TestHead_after_a_commit_whose_answer_was_lost(t *testing.T) {
+	engines(t, func(t *testing.T, h home) {
+		lost := false
+		h.cfg.Fault = func(point string) error {
+			if point == "committed" && lost {
+				return errors.New("lost")
+			}
+			return nil
+		}
+		s, _ := h.start(t)
+		lost = true
+		before := s.Head(Events)
+		if err := s.Update(t.Context(), func(tx *Tx) error { tx.Append([]byte("fact")); return nil }); err == nil {
+			t.Fatal("the update did not fail")
+		}
+		if err := s.Wait(t.Context(), Events, before); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

@@ -163,6 +163,9 @@ func (s *Store) commit(ctx context.Context, reqs []*request) {
 		s.groups.Retries++
 		s.mu.Unlock()
 	}
+	if s.doubt.Load() {
+		s.resolve(ctx)
+	}
 	if err != nil {
 		err = s.writeError(err)
 	}
@@ -175,6 +178,16 @@ func (s *Store) commit(ctx context.Context, reqs []*request) {
 		}
 		r.answer()
 	}
+}
+
+// resolve reads the heads after a commit of which it is not known whether it was
+// done: it may be the last for long, and the other Regions wait for its blocks.
+func (s *Store) resolve(ctx context.Context) {
+	if err := s.learnHeads(ctx); err != nil {
+		s.log.WarnContext(ctx, "stream heads not read after a failed commit", "error", err)
+		return
+	}
+	s.doubt.Store(false)
 }
 
 // again makes ready to run a group again that failed with err. It returns why
@@ -267,9 +280,11 @@ func (s *Store) try(ctx context.Context, reqs []*request, named []place) (wrote 
 	}
 	open = false
 	if err := ses.commit(ctx); err != nil {
+		s.doubt.Store(!errors.Is(err, errConflict) || s.doubt.Load())
 		return g.order, err
 	}
 	if err := s.fault("committed"); err != nil {
+		s.doubt.Store(true)
 		return g.order, err
 	}
 	s.mu.Lock()

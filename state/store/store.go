@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -61,7 +62,8 @@ type Store struct {
 	stopped  chan struct{}
 	lock     *os.File
 
-	learning    sync.Mutex // held while the heads are read
+	doubt       atomic.Bool // a commit may have been done that the heads do not tell of
+	learning    sync.Mutex  // held while the heads are read
 	mu          sync.Mutex
 	incarnation string
 	heads       map[Stream]head
@@ -203,6 +205,9 @@ func (s *Store) watch(ctx context.Context) {
 				s.log.WarnContext(ctx, "old blocks not removed", "error", err)
 			}
 		case <-lineage.C:
+			if s.doubt.Load() {
+				s.resolve(ctx)
+			}
 			if err := s.saveLineage(); err != nil {
 				s.log.WarnContext(ctx, "lineage not saved", "error", err)
 			}
