@@ -1,0 +1,85 @@
+package group
+
+import (
+	"context"
+	"math"
+
+	"github.com/everpoint/everpoint/state/quorum"
+)
+
+// Duty says what this Region may claim and send, and whose claims still hold.
+//
+// A claim is a row that says what may be on the wire from now on: a block of
+// recipients, an attempt. It carries the Region and the epoch of the claimant's
+// membership. A claim holds while the Region is in the set at that epoch; when it
+// has left the set, even if it returned, what it had claimed is an orphan, which
+// the Regions with the duty resolve.
+//
+// Source: design 5, Duty, Claims, Takeover.
+type Duty interface {
+	// Standing is this Region's place now; an error is why it may claim nothing.
+	Standing() (Standing, error)
+	// Claim runs write, which commits claims at an epoch, and returns when they may
+	// be relied on: every other Region of the set has them, knows this Region to be
+	// a member at the epoch, and what it had acknowledged to anybody when it said so
+	// is here. Duty does not move while write runs. After an error nothing of what
+	// was written may go on the wire.
+	Claim(ctx context.Context, epoch uint64, write func() error) error
+	// Valid reports whether what was claimed at an epoch may be put on the wire at
+	// this moment. It is asked before every message, and cheap.
+	Valid(epoch uint64) bool
+	// Holds reports whether a Region's claims of an epoch are its own still.
+	Holds(region string, epoch uint64) bool
+	// Orphaned reports whether a Region's claims of an epoch are nobody's: it has left
+	// the set since, and its lease is over. A claim that does not hold may not be
+	// orphaned yet.
+	Orphaned(region string, epoch uint64) bool
+	// Mark notes in the quorum how far work was claimed, by key: what a Region that
+	// is alone in the set does before the wire. It fails when the epoch is over.
+	Mark(ctx context.Context, epoch uint64, marks []quorum.Mark) error
+	// Marks returns the marks whose keys begin with a prefix.
+	Marks(prefix string) map[string]uint64
+	// DropMarks removes them.
+	DropMarks(ctx context.Context, prefix string) error
+	// Changed returns a channel that is closed when Standing, Holds or Orphaned may
+	// say something else.
+	Changed() <-chan struct{}
+}
+
+// Standing is a Region's place in its group at a moment.
+type Standing struct {
+	Epoch  uint64   // of its membership, above 0: since when it is in the set without a break
+	Shards Shards   // that are its to claim
+	Others []string // the other Regions of the set; none: it is alone
+	// Grouped says that there are other Regions, in the set or not.
+	Grouped bool
+	// Leads says that control writes go through this Region.
+	Leads bool
+}
+
+// Shards is a set of dispatch shards: bit i is shard i.
+type Shards uint64
+
+// AllShards is every shard.
+const AllShards Shards = math.MaxUint64
+
+// Has reports whether a shard is in the set.
+func (s Shards) Has(shard int) bool { return s>>shard&1 == 1 }
+
+// Alone is the duty of a Region that has no group: everything, always.
+func Alone(region string) Duty { return alone(region) }
+
+type alone string
+
+func (alone) Standing() (Standing, error) {
+	return Standing{Epoch: 1, Shards: AllShards, Leads: true}, nil
+}
+
+func (alone) Claim(_ context.Context, _ uint64, write func() error) error { return write() }
+func (alone) Valid(uint64) bool                                           { return true }
+func (a alone) Holds(region string, _ uint64) bool                        { return region == string(a) }
+func (alone) Orphaned(string, uint64) bool                                { return false }
+func (alone) Mark(context.Context, uint64, []quorum.Mark) error           { return nil }
+func (alone) Marks(string) map[string]uint64                              { return nil }
+func (alone) DropMarks(context.Context, string) error                     { return nil }
+func (alone) Changed() <-chan struct{}                                    { return nil }
