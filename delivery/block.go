@@ -21,6 +21,7 @@ type job struct {
 	it    *queue.Item
 	key   string
 	block *Block
+	epoch uint64 // at which this Region holds the block
 	plan  *compiled
 	pace  pacer
 	stand []standing
@@ -37,6 +38,13 @@ func (s *Service) block(ctx context.Context, it *queue.Item) error {
 	if b == nil {
 		return fmt.Errorf("no claim %s", it.ID)
 	}
+	h, err := holderOf(r, it.ID, b)
+	if err != nil {
+		return err
+	}
+	if h.Region != s.store.Region() || !s.duty.Holds(h.Region, h.Epoch) {
+		return nil // another Region takes it over, or has
+	}
 	plan, err := s.plan(r, b.Plan)
 	if err != nil {
 		return err
@@ -45,7 +53,10 @@ func (s *Service) block(ctx context.Context, it *queue.Item) error {
 	if err != nil {
 		return err
 	}
-	j := &job{s: s, it: it, key: it.ID, block: b, plan: plan, pace: s.paceOf(plan.plan)}
+	if b.Lost {
+		intents = append(intents, b.lostIntent())
+	}
+	j := &job{s: s, it: it, key: it.ID, block: b, epoch: h.Epoch, plan: plan, pace: s.paceOf(plan.plan)}
 	if j.stand, err = fold(len(b.Members), intents, entries); err != nil {
 		return err
 	}
@@ -56,6 +67,13 @@ func (s *Service) block(ctx context.Context, it *queue.Item) error {
 		chunk, wake, left := j.due()
 		if left == 0 {
 			return j.finish(ctx)
+		}
+		if !s.duty.Valid(j.epoch) {
+			if !s.duty.Holds(h.Region, h.Epoch) {
+				return nil
+			}
+			wake := s.now().Add(dutyPause)
+			return s.store.Update(ctx, func(tx *store.Tx) error { return it.Again(tx, wake, nil) }, it.Touch()...)
 		}
 		if len(chunk) > 0 {
 			// A turn that is far ahead is waited for without the worker.
@@ -80,6 +98,9 @@ func (s *Service) block(ctx context.Context, it *queue.Item) error {
 		return s.store.Update(ctx, func(tx *store.Tx) error { return it.Again(tx, wake, nil) }, it.Touch()...)
 	}
 }
+
+// dutyPause is how long a block rests while its Region may not send.
+const dutyPause = time.Second
 
 // patience is how long a worker waits for a turn or a retry before it gives its
 // place to another block.
@@ -129,23 +150,9 @@ func (j *job) due() (chunk []int, wake time.Time, left int) {
 	return chunk, time.UnixMilli(first), left
 }
 
-// finish closes a block: its work is done and its intents are history.
+// finish ends a block's work.
 func (j *job) finish(ctx context.Context) error {
-	return j.s.store.Update(ctx, func(tx *store.Tx) error {
-		if err := j.it.Complete(tx); err != nil {
-			return err
-		}
-		rows, err := tx.List(kindIntent, j.key+"/", "", ledgerRowsMax)
-		if err != nil {
-			return err
-		}
-		for _, row := range rows {
-			if err := tx.Remove(kindIntent, row.Key); err != nil {
-				return err
-			}
-		}
-		return j.s.tally(tx, j.block.Plan, &Tally{BlocksDone: 1})
-	}, j.it.Touch()...)
+	return j.s.store.Update(ctx, j.it.Complete, j.it.Touch()...)
 }
 
 // declare lists the attempts that an earlier holder of the block left open. It
@@ -163,6 +170,9 @@ func (j *job) declare(ctx context.Context) error {
 		intents, entries, err := readLedger(tx, j.key)
 		if err != nil {
 			return err
+		}
+		if j.block.Lost {
+			intents = append(intents, j.block.lostIntent())
 		}
 		stand, err := fold(len(j.block.Members), intents, entries)
 		if err != nil {
@@ -198,15 +208,20 @@ func (j *job) declare(ctx context.Context) error {
 // ambiguous decides about an attempt whose outcome is not known, lists it and
 // returns its entry.
 func (j *job) ambiguous(tx *store.Tx, i, attempt int, intentAt time.Time, c *candidate) (Entry, error) {
-	p := j.plan.plan
-	m := &j.block.Members[i]
-	policy, err := j.s.policyFor(tx, p, c.channel)
+	policy, err := j.s.policyFor(tx, j.plan.plan, c.channel)
 	if err != nil {
 		return Entry{}, err
 	}
 	if attempt >= j.s.cfg.AttemptsMax {
 		policy = Leave
 	}
+	return j.list(tx, i, attempt, intentAt, c, policy)
+}
+
+// list writes that an attempt is ambiguous, and what was decided about it.
+func (j *job) list(tx *store.Tx, i, attempt int, intentAt time.Time, c *candidate, policy Policy) (Entry, error) {
+	p := j.plan.plan
+	m := &j.block.Members[i]
 	now := tx.Now()
 	e := Entry{Member: i, Attempt: attempt, At: now.UnixMilli(), Fate: FateAmbiguous, Reason: string(policy)}
 	a := &Ambiguous{
@@ -250,46 +265,31 @@ func (j *job) override(m *Member) *Override {
 	return &j.plan.plan.Overrides[m.Override-1]
 }
 
-// write adds entries to the block's ledger, and to the counts what they change:
-// the difference that they make to where each recipient stands. What the ledger
-// holds already changes nothing, so it does not matter who writes, how often, or
-// how late. The job learns the new standing when the update is committed.
+// write adds entries to the block's ledger, and to the counts what they change.
+// What the ledger holds already changes nothing, so it does not matter who writes,
+// how often, or how late. The job learns the new standing when the update is
+// committed.
 //
 // known is what the ledger holds, read in this update.
 func (j *job) write(tx *store.Tx, known, news []Entry) error {
 	if len(news) == 0 {
 		return nil
 	}
-	n := len(j.block.Members)
-	before, err := fold(n, nil, known)
+	all := append(slices.Clip(known), news...)
+	after, err := fold(len(j.block.Members), nil, all)
 	if err != nil {
 		return err
-	}
-	after, err := fold(n, nil, append(slices.Clip(known), news...))
-	if err != nil {
-		return err
-	}
-	delta := &Tally{}
-	touched := map[int]bool{}
-	for _, e := range news {
-		if e.Fate == FateAmbiguous && Policy(e.Reason) == Resend {
-			delta.Resent++
-		}
-		touched[e.Member] = true
-	}
-	for m := range touched {
-		delta.count(&before[m], -1)
-		delta.count(&after[m], 1)
 	}
 	tx.AfterCommit(func() {
-		for m := range touched {
+		for i := range news {
+			m := news[i].Member
 			j.stand[m] = after[m]
 		}
 	})
 	if err := putEntries(tx, j.s.rowKey(tx, j.key), news); err != nil {
 		return err
 	}
-	return j.s.tally(tx, j.block.Plan, delta)
+	return j.s.count(tx, j.key, j.block, all)
 }
 
 // candidate reads one recipient as it is now.
@@ -341,6 +341,7 @@ type ready struct {
 	pace    pacer
 	outcome courier.Outcome
 	failed  *unrenderable
+	held    string // why it did not pass the check after the intents
 	from    string
 	subject string
 	route   string // of a text
@@ -348,15 +349,18 @@ type ready struct {
 
 // attempt takes a chunk over the line: intents, wire, entries.
 func (j *job) attempt(ctx context.Context, chunk []int) error {
-	if err := j.s.acquire(ctx, len(chunk)); err != nil {
+	if err := j.s.window.acquire(ctx, len(chunk)); err != nil {
 		return err
 	}
 	going, err := j.intend(ctx, chunk)
+	if err == nil && len(going) > 0 {
+		going, err = j.again(ctx, going)
+	}
 	if err != nil {
-		j.s.release(len(chunk))
+		j.s.window.release(len(chunk))
 		return err
 	}
-	j.s.release(len(chunk) - len(going))
+	j.s.window.release(len(chunk) - len(going))
 	return j.send(ctx, going)
 }
 
@@ -385,14 +389,15 @@ func (j *job) intend(ctx context.Context, chunk []int) ([]*ready, error) {
 			touch = append(touch, store.Touch{Kind: endpoints.KindEndpoint, Key: string(key)})
 		}
 	}
-	err := j.s.store.Update(ctx, func(tx *store.Tx) error {
+	committed := false
+	write := func(tx *store.Tx) error {
 		going, later = nil, map[int]time.Time{}
 		var held []Entry
 		if err := j.it.Hold(tx); err != nil {
 			return err
 		}
 		now := tx.Now()
-		row := &intentRow{At: now.UnixMilli()}
+		row := &intentRow{At: now.UnixMilli(), Region: j.s.store.Region(), Epoch: j.epoch}
 		for _, i := range chunk {
 			c, err := j.candidate(tx, i)
 			if err != nil {
@@ -438,18 +443,57 @@ func (j *job) intend(ctx context.Context, chunk []int) ([]*ready, error) {
 				return err
 			}
 		}
+		tx.AfterCommit(func() { committed = true })
 		if len(going) == 0 {
 			return nil
 		}
 		return putIntent(tx, j.s.rowKey(tx, j.key), row)
-	}, touch...)
-	if err != nil {
+	}
+	err := j.s.duty.Claim(ctx, j.epoch, func() error { return j.s.store.Update(ctx, write, touch...) })
+	if err != nil && !committed {
 		return nil, err
 	}
 	for i, again := range later {
 		j.stand[i].retryAt = again.UnixMilli()
 	}
-	return going, nil
+	if err != nil && len(going) > 0 {
+		// The other Regions may not know of the intents: nothing goes on the wire.
+		j.s.log.InfoContext(ctx, "attempts put off", "plan", j.block.Plan, "attempts", len(going), "error", err)
+		for _, g := range going {
+			g.outcome = courier.Outcome{Status: courier.Deferred, Code: "claim", Detail: "the attempt could not be claimed"}
+		}
+		return nil, j.settle(ctx, going)
+	}
+	return going, err
+}
+
+// again makes the last check once more, when other Regions had a say in the
+// intents: what they had acknowledged by then, an opt-out above all, is here now.
+// Who does not pass any more is held.
+func (j *job) again(ctx context.Context, going []*ready) ([]*ready, error) {
+	st, err := j.s.duty.Standing()
+	if err == nil && len(st.Others) == 0 {
+		return going, nil
+	}
+	r := j.s.store.Reader(ctx)
+	var pass, fail []*ready
+	for _, g := range going {
+		c, err := j.candidate(r, g.i)
+		if err != nil {
+			return nil, err
+		}
+		c.repeated = g.c.repeated
+		if g.held = guard(j.s.now(), j.plan.plan, c); g.held != "" {
+			fail = append(fail, g)
+			continue
+		}
+		g.c = c
+		pass = append(pass, g)
+	}
+	if len(fail) == 0 {
+		return pass, nil
+	}
+	return pass, j.settle(ctx, fail)
 }
 
 // heldStatus is the campaign_send_status of a reason; reasons without one are
@@ -557,7 +601,7 @@ func (j *job) send(ctx context.Context, going []*ready) error {
 		if err := j.settle(ctx, batch); err != nil && firstErr == nil {
 			firstErr = err
 		}
-		j.s.release(len(batch))
+		j.s.window.settled(len(batch))
 	}
 	sending.Wait()
 	return firstErr
@@ -594,7 +638,7 @@ func (j *job) one(ctx context.Context, g *ready) {
 		g.outcome = courier.Outcome{Status: courier.Deferred, Code: "pace", Detail: "no turn before the attempt's time ran out"}
 		return
 	}
-	if !j.it.Valid() {
+	if !j.it.Valid() || !j.s.duty.Valid(j.epoch) {
 		// The lease ran out while this waited: another may hold the block by now.
 		g.outcome = courier.Outcome{Status: courier.Deferred, Code: "lease", Detail: "the lease ran out before the wire"}
 		return

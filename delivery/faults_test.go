@@ -16,6 +16,7 @@ import (
 	"github.com/everpoint/everpoint/audience/endpoints"
 	"github.com/everpoint/everpoint/courier"
 	"github.com/everpoint/everpoint/state/changelog"
+	"github.com/everpoint/everpoint/state/group"
 	"github.com/everpoint/everpoint/state/queue"
 	"github.com/everpoint/everpoint/state/store"
 )
@@ -35,7 +36,7 @@ func (w *world) other(name string, delivers bool) *other {
 	log := slog.New(slog.DiscardHandler)
 	o.queue = queue.New(queue.Config{Node: name}, w.store, now, rand.New(rand.NewPCG(3, 3)), log)
 	if delivers {
-		New(Config{Node: name}, w.store, o.queue, Routes{Mail: o.mail}, time.Now, rand.New(rand.NewPCG(4, 4)), log).Mount()
+		New(Config{Node: name}, w.store, o.queue, group.Alone(w.store.Region()), nil, Routes{Mail: o.mail}, time.Now, rand.New(rand.NewPCG(4, 4)), log).Mount()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup

@@ -25,6 +25,7 @@ const (
 	ReasonCampaignCap     = "CAMPAIGN_CAP"
 	ReasonExpired         = "EXPIRED"
 	ReasonUnsupported     = "UNSUPPORTED_CHANNEL"
+	ReasonSuperseded      = "SUPERSEDED" // another Region claimed the recipient in its place
 )
 
 // Reasons why an attempt failed.

@@ -38,11 +38,23 @@ type Entry struct {
 	RetryAt     int64    `json:",omitempty"` // of a deferred attempt, Unix milliseconds
 }
 
-// intentRow says which attempts are about to be on the wire.
+// intentRow says which attempts are about to be on the wire, and who sends them.
 type intentRow struct {
 	At       int64
+	Region   string
+	Epoch    uint64 // of the Region's membership
 	Members  []int
 	Attempts []int // beside Members
+}
+
+// lostIntent is what a block's members count as when a mark is all that is known
+// of an earlier attempt.
+func (b *Block) lostIntent() intentRow {
+	in := intentRow{At: b.At.UnixMilli()}
+	for i := range b.Members {
+		in.Members, in.Attempts = append(in.Members, i), append(in.Attempts, 1)
+	}
+	return in
 }
 
 // standing is where one member of a block stands.
@@ -160,7 +172,7 @@ func readEntries(r store.Reader, block string) ([]Entry, error) {
 
 // rowKey names a new ledger row of a block: stamps are unique on a node.
 func (s *Service) rowKey(tx *store.Tx, block string) string {
-	return fmt.Sprintf("%s/%016x-%s", block, tx.Stamp().Clock, s.cfg.Node)
+	return fmt.Sprintf("%s/%016x-%s-%s", block, tx.Stamp().Clock, s.store.Region(), s.cfg.Node)
 }
 
 func putIntent(tx *store.Tx, key string, row *intentRow) error {

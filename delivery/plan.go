@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/everpoint/everpoint/audience/segments"
 	"github.com/everpoint/everpoint/aws"
 	"github.com/everpoint/everpoint/state/changelog"
 	"github.com/everpoint/everpoint/state/queue"
@@ -11,15 +12,20 @@ import (
 	"github.com/everpoint/everpoint/templates"
 )
 
-// The rows this room owns. Plans and claims go first to peers; entries and
-// ambiguous rows follow; intents belong to the node that sends.
+// The rows this room owns. Plans, claims and intents are with the other Regions
+// before anything is on the wire; entries and ambiguous rows follow. Counts are
+// each Region's own, made from what it has.
 var (
 	kindPlan      = store.Kind{Name: "plan", Rule: changelog.RuleAppend, Safety: true}
 	kindClaim     = store.Kind{Name: "claim", Rule: changelog.RuleAppend, Safety: true}
-	kindIntent    = store.Kind{Name: "intent", Rule: changelog.RuleLocal}
+	kindTaken     = store.Kind{Name: "taken", Rule: changelog.RuleAppend, Safety: true}
+	kindIntent    = store.Kind{Name: "intent", Rule: changelog.RuleAppend, Safety: true}
 	kindEntries   = store.Kind{Name: "ledger", Rule: changelog.RuleAppend}
 	kindAmbiguous = store.Kind{Name: "ambiguous", Rule: changelog.RuleDocument}
-	kindTally     = store.Kind{Name: "tally", Rule: changelog.RuleDocument}
+	kindCount     = store.Kind{Name: "count", Rule: changelog.RuleLocal}
+	kindOpen      = store.Kind{Name: "open", Rule: changelog.RuleLocal}
+	kindTally     = store.Kind{Name: "tally", Rule: changelog.RuleLocal}
+	kindDelivered = store.Kind{Name: "delivered", Rule: changelog.RuleDocument}
 	kindPolicy    = store.Kind{Name: "sendingpolicy", Rule: changelog.RuleDocument}
 	kindCap       = store.Kind{Name: "recipientcap", Rule: changelog.RuleDocument}
 	kindReference = store.Kind{Name: "smsreference", Rule: changelog.RuleAppend}
@@ -130,18 +136,32 @@ type Member struct {
 // BlockMax is the most recipients one block may hold.
 const BlockMax = 256
 
-// Block is a claim on some of a plan's recipients.
+// Block is a claim on some of a plan's recipients: they are its Region's to send
+// to, at the epoch of its membership, until another Region takes the block over.
 type Block struct {
 	Plan        string
-	Seq         int64 // unique within the plan
+	Seq         int64 // unique within the plan and the Region
 	Epoch       uint64
 	Region      string
 	Incarnation string
 	At          time.Time
 	Members     []Member
+	// Lost says that another Region may have sent to these members, and that nothing
+	// is known of it but a mark.
+	Lost bool `json:",omitempty"`
 }
 
-func blockKey(plan string, seq int64) string { return fmt.Sprintf("%s/%012x", plan, seq) }
+func blockKey(plan, region string, seq int64) string {
+	return fmt.Sprintf("%s/%s/%012x", plan, region, seq)
+}
+
+// shard is the dispatch shard that says which Region takes the block over.
+func (b *Block) shard() int {
+	if len(b.Members) == 0 {
+		return 0
+	}
+	return segments.Shard(b.Members[0].Hash)
+}
 
 // PutPlan writes a plan in the caller's update. It fails on content that could
 // never be sent: a text that does not compile.
@@ -155,40 +175,48 @@ func (s *Service) PutPlan(tx *store.Tx, p *Plan) error {
 // Claim writes a block of a plan's recipients and the work to send them, in
 // the caller's update. Claiming the same (plan, seq) again changes nothing.
 func (s *Service) Claim(tx *store.Tx, plan string, seq int64, members []Member) error {
-	return s.claim(tx, workBlock, plan, seq, members)
+	return s.claim(tx, workBlock, &Block{Plan: plan, Seq: seq, Members: members})
+}
+
+// ClaimLost is Claim for recipients to whom a Region that is lost may have sent:
+// each is listed as ambiguous before anything else.
+func (s *Service) ClaimLost(tx *store.Tx, plan string, seq int64, members []Member) error {
+	return s.claim(tx, workBlock, &Block{Plan: plan, Seq: seq, Members: members, Lost: true})
 }
 
 // ClaimCall is Claim for the plan of a direct call.
 func (s *Service) ClaimCall(tx *store.Tx, plan string, seq int64, members []Member) error {
-	return s.claim(tx, workCall, plan, seq, members)
+	return s.claim(tx, workCall, &Block{Plan: plan, Seq: seq, Members: members})
 }
 
-func (s *Service) claim(tx *store.Tx, work, plan string, seq int64, members []Member) error {
-	if len(members) == 0 {
+func (s *Service) claim(tx *store.Tx, work string, b *Block) error {
+	if len(b.Members) == 0 {
 		return nil
 	}
-	if len(members) > BlockMax {
-		return fmt.Errorf("delivery: block of %d recipients, more than %d", len(members), BlockMax)
+	if len(b.Members) > BlockMax {
+		return fmt.Errorf("delivery: block of %d recipients, more than %d", len(b.Members), BlockMax)
 	}
-	key := blockKey(plan, seq)
+	standing, err := s.duty.Standing()
+	if err != nil {
+		return err
+	}
+	b.Region, b.Incarnation, b.Epoch, b.At = s.store.Region(), s.store.Incarnation(), standing.Epoch, tx.Now()
+	key := blockKey(b.Plan, b.Region, b.Seq)
 	was, err := tx.Get(kindClaim, key)
 	if err != nil || was != nil {
 		return err
 	}
-	b := &Block{
-		Plan: plan, Seq: seq, Epoch: firstEpoch, Region: s.store.Region(), Incarnation: s.store.Incarnation(),
-		At: tx.Now(), Members: members,
-	}
 	if err := store.Save(tx, kindClaim, key, b); err != nil {
 		return err
 	}
-	if err := s.tally(tx, plan, &Tally{Claimed: int64(len(members)), Blocks: 1}); err != nil {
+	if err := s.count(tx, key, b, nil); err != nil {
 		return err
 	}
 	return s.queue.Enqueue(tx, queue.Work{Kind: work, ID: key, Due: tx.Now()})
 }
 
-// Claimed hands a plan's blocks to yield, in the order of their numbers.
+// Claimed hands a plan's blocks to yield, those of one Region after the other's,
+// in the order of their numbers.
 func (s *Service) Claimed(r store.Reader, plan string, yield func(*Block) error) error {
 	const page = 64
 	for after := ""; ; {
@@ -212,9 +240,6 @@ func (s *Service) Claimed(r store.Reader, plan string, yield func(*Block) error)
 	}
 }
 
-// firstEpoch is the duty epoch of a Region that stands alone.
-const firstEpoch = 1
-
 // messageID is the ledger's id of a member's message: given by the call, or
 // made from plan and endpoint, so that it is the same whoever computes it.
 func (s *Service) messageID(plan string, m *Member) string {
@@ -225,101 +250,6 @@ func (s *Service) messageID(plan string, m *Member) string {
 	h[6] = h[6]&0x0f | 0x80 // version 8: made by the application
 	h[8] = h[8]&0x3f | 0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", h[0:4], h[4:6], h[6:8], h[8:10], h[10:16])
-}
-
-// Tally counts what became of a plan's recipients. Every recipient of a block
-// is in exactly one of Sent, Failed, Held and Left, or still on its way.
-type Tally struct {
-	Claimed    int64
-	Blocks     int64
-	BlocksDone int64
-	Sent       int64
-	Failed     int64            // refused, or attempts used up, or could not be rendered
-	Held       map[string]int64 `json:",omitempty"` // by reason; see the guard
-	Left       int64            // ambiguous and left
-	Resent     int64            // ambiguous and sent again: a note, not a fate
-	Delivered  int64            `json:",omitempty"` // receipts that say so
-}
-
-func (t *Tally) add(u *Tally) {
-	t.Claimed += u.Claimed
-	t.Blocks += u.Blocks
-	t.BlocksDone += u.BlocksDone
-	t.Sent += u.Sent
-	t.Failed += u.Failed
-	t.Left += u.Left
-	t.Resent += u.Resent
-	t.Delivered += u.Delivered
-	for reason, n := range u.Held {
-		if t.Held == nil {
-			t.Held = map[string]int64{}
-		}
-		t.Held[reason] += n
-	}
-}
-
-// HeldTotal is how many recipients were held, for whatever reason.
-func (t *Tally) HeldTotal() int64 {
-	var n int64
-	for _, v := range t.Held {
-		n += v
-	}
-	return n
-}
-
-// InFlight is how many claimed recipients have no fate yet.
-func (t *Tally) InFlight() int64 { return t.Claimed - t.Sent - t.Failed - t.HeldTotal() - t.Left }
-
-// count adds n for a recipient who stands there.
-func (t *Tally) count(st *standing, n int64) {
-	switch st.fate {
-	case FateSent:
-		t.Sent += n
-	case FateFailed:
-		t.Failed += n
-	case FateAmbiguous:
-		t.Left += n
-	case FateHeld:
-		if t.Held == nil {
-			t.Held = map[string]int64{}
-		}
-		t.Held[st.reason] += n
-	}
-}
-
-// tally adds to the counts that this node keeps for a plan; each node has a row
-// of its own, so nodes do not wait for each other.
-func (s *Service) tally(tx *store.Tx, plan string, delta *Tally) error {
-	key := plan + "/" + s.cfg.Node
-	t, err := store.Load[Tally](tx, kindTally, key)
-	if err != nil {
-		return err
-	}
-	if t == nil {
-		t = &Tally{}
-	}
-	t.add(delta)
-	return store.Save(tx, kindTally, key, t)
-}
-
-// nodesMax bounds the nodes of a Region whose counts are added up.
-const nodesMax = 1000
-
-// TallyOf adds up what every node counted for a plan.
-func (s *Service) TallyOf(r store.Reader, plan string) (*Tally, error) {
-	rows, err := r.List(kindTally, plan+"/", "", nodesMax)
-	if err != nil {
-		return nil, err
-	}
-	sum := &Tally{}
-	for _, row := range rows {
-		t, err := store.Decode[Tally](kindTally, row.Body)
-		if err != nil {
-			return nil, err
-		}
-		sum.add(t)
-	}
-	return sum, nil
 }
 
 // Policy says what becomes of ambiguous sends.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/everpoint/everpoint/courier"
 	"github.com/everpoint/everpoint/state/changelog"
+	"github.com/everpoint/everpoint/state/group"
 	"github.com/everpoint/everpoint/state/queue"
 	"github.com/everpoint/everpoint/state/store"
 )
@@ -168,7 +169,7 @@ func TestFault_a_receipt_that_comes_to_another_node_counts(t *testing.T) {
 			t.Fatal(err)
 		}
 		q := queue.New(queue.Config{Node: node}, s, time.Now, rand.New(rand.NewPCG(1, 1)), log)
-		d := New(Config{Node: node, Numbers: numbers}, s, q, Routes{Text: map[string]courier.Courier{"main": c}}, time.Now, rand.New(rand.NewPCG(2, 2)), log)
+		d := New(Config{Node: node, Numbers: numbers}, s, q, group.Alone(s.Region()), nil, Routes{Text: map[string]courier.Courier{"main": c}}, time.Now, rand.New(rand.NewPCG(2, 2)), log)
 		if c != nil {
 			d.Mount()
 		}

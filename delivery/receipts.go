@@ -202,7 +202,7 @@ func (s *Service) takeReceipt(tx *store.Tx, key string, ref *reference, p *Plan,
 	}
 	if event == "SUCCESS" {
 		status = "DELIVERED"
-		if err := s.tally(tx, p.ID, &Tally{Delivered: 1}); err != nil {
+		if err := s.delivered(tx, p.ID); err != nil {
 			return err
 		}
 	}

@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -10,9 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/everpoint/everpoint/courier"
+	"github.com/everpoint/everpoint/state/group"
 	"github.com/everpoint/everpoint/state/queue"
 	"github.com/everpoint/everpoint/state/store"
 )
@@ -50,10 +48,6 @@ type Number struct {
 	Route          string  // the SMPP route that carries it
 }
 
-// windowMax is how many attempts of a node may lie between intent and entry: a
-// crash leaves at most this many ambiguous.
-const windowMax = 256
-
 // Routes are the couriers: one for mail, SMS by route.
 type Routes struct {
 	Mail courier.Courier
@@ -69,7 +63,9 @@ type Service struct {
 	now    func() time.Time
 	log    *slog.Logger
 
-	window   *semaphore.Weighted
+	duty     group.Duty
+	onClaim  func(plan string, members []Member)
+	window   *window
 	breakers map[string]*breaker
 	paces    map[string]pacer // by number
 
@@ -77,11 +73,13 @@ type Service struct {
 	rnd       *rand.Rand
 	plans     map[string]*compiled // of campaigns
 	planPaces map[string]pacer     // of campaigns that have a rate
-	open      int64                // tokens in use
 }
 
-// New returns delivery over its couriers.
-func New(cfg Config, st *store.Store, q *queue.Queue, routes Routes, now func() time.Time, rnd *rand.Rand, log *slog.Logger) *Service {
+// New returns delivery over its couriers, for a Region with a duty. told says how
+// far the other Regions have the ledger; nil: nobody has to.
+func New(
+	cfg Config, st *store.Store, q *queue.Queue, duty group.Duty, told Told, routes Routes, now func() time.Time, rnd *rand.Rand, log *slog.Logger,
+) *Service {
 	set := func(v *int, d int) {
 		if *v == 0 {
 			*v = d
@@ -101,7 +99,7 @@ func New(cfg Config, st *store.Store, q *queue.Queue, routes Routes, now func() 
 	}
 	s := &Service{
 		cfg: cfg, store: st, queue: q, routes: routes, now: now, log: log.With("component", "delivery"), rnd: rnd,
-		window: semaphore.NewWeighted(windowMax), plans: map[string]*compiled{}, planPaces: map[string]pacer{},
+		duty: duty, onClaim: func(string, []Member) {}, window: newWindow(st, told), plans: map[string]*compiled{}, planPaces: map[string]pacer{},
 		breakers: map[string]*breaker{"mail": {now: now}}, paces: map[string]pacer{},
 	}
 	for route := range routes.Text {
@@ -120,32 +118,13 @@ func (s *Service) Mount() {
 	queue.Handle(s.queue, workCall, s.cfg.Workers, s.block)
 }
 
-// InFlight is how many attempts of this node lie between intent and entry.
-func (s *Service) InFlight() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.open
-}
+// OnClaim has f called after claims of another Region were merged. It is called
+// before Mount, once.
+func (s *Service) OnClaim(f func(plan string, members []Member)) { s.onClaim = f }
 
-func (s *Service) acquire(ctx context.Context, n int) error {
-	if err := s.window.Acquire(ctx, int64(n)); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	s.open += int64(n)
-	s.mu.Unlock()
-	return nil
-}
-
-func (s *Service) release(n int) {
-	if n == 0 {
-		return
-	}
-	s.mu.Lock()
-	s.open -= int64(n)
-	s.mu.Unlock()
-	s.window.Release(int64(n))
-}
+// InFlight is how many attempts of this node lie between intent and an entry that
+// every Region of the set has.
+func (s *Service) InFlight() int64 { return s.window.open() }
 
 func (s *Service) jitter(d time.Duration) time.Duration {
 	s.mu.Lock()

@@ -88,14 +88,7 @@ func (j *job) resolve(tx *store.Tx, g *ready, e Entry, decided Policy) (Entry, e
 	if e.Fate == FateDeferred && decided == Leave {
 		e.Fate, e.Reason, e.RetryAt = FateFailed, ReasonExhausted, 0
 	}
-	p := j.plan.plan
-	key := ambiguousKey(p.App, p.ID, j.s.messageID(p.ID, &j.block.Members[g.i]), g.attempt)
-	a, err := store.Load[Ambiguous](tx, kindAmbiguous, key)
-	if err != nil || a == nil {
-		return e, err
-	}
-	a.ResolvedAt, a.Resolution = tx.Now().UTC(), string(e.Fate)
-	return e, store.Save(tx, kindAmbiguous, key, a)
+	return e, j.s.unlist(tx, j.plan.plan, &j.block.Members[g.i], e)
 }
 
 // references names the rows of the batch's provider ids, which receipts write
@@ -118,6 +111,10 @@ func (j *job) references(batch []*ready) []store.Touch {
 func (j *job) entry(tx *store.Tx, g *ready) (Entry, error) {
 	now := tx.Now()
 	o := g.outcome
+	if g.held != "" {
+		return Entry{Member: g.i, Attempt: g.attempt, At: now.UnixMilli(), Fate: FateHeld, Reason: g.held},
+			tellHeld(tx, j.telling(g.i, g.c, now), g.held)
+	}
 	e := Entry{
 		Member: g.i, Attempt: g.attempt, At: now.UnixMilli(), Code: o.Code, Detail: boundedText(o.Detail, 512),
 		ProviderIDs: o.ProviderIDs, Parts: o.Parts,
@@ -166,6 +163,8 @@ func (j *job) retry(now time.Time, g *ready) (time.Time, bool) {
 	switch {
 	case o.Code == "lease":
 		return now, true
+	case o.Code == "claim":
+		return now.Add(dutyPause), true
 	case o.Code == "pace" || unreachable(o) || o.Throttled:
 		return now.Add(o.RetryAfter + time.Second + j.s.jitter(2*time.Second)), true
 	case g.attempt >= j.s.cfg.AttemptsMax:

@@ -102,6 +102,9 @@ func Before(shard int) uint64 {
 	return uint64(shard)<<58 - 1
 }
 
+// Last is the highest hash of a shard.
+func Last(shard int) uint64 { return uint64(shard)<<58 | 1<<58 - 1 }
+
 // read returns the members that still exist.
 func (s *Snapshot) read(m *shardMembers, from, to int) []Member {
 	out := make([]Member, 0, to-from)

@@ -37,6 +37,7 @@ import (
 	"github.com/everpoint/everpoint/outreach/messages"
 	"github.com/everpoint/everpoint/senders/channels"
 	"github.com/everpoint/everpoint/state/eventlog"
+	"github.com/everpoint/everpoint/state/group"
 	"github.com/everpoint/everpoint/state/queue"
 	"github.com/everpoint/everpoint/state/quorum"
 	"github.com/everpoint/everpoint/state/replica"
@@ -184,12 +185,12 @@ func (n *Node) assemble(w World) error {
 	if w.Tune != nil {
 		w.Tune(&tuning)
 	}
-	n.Delivery = delivery.New(tuning, st, n.Queue, routes, w.Now, w.chance(), log)
+	n.Delivery = delivery.New(tuning, st, n.Queue, group.Alone(cfg.Region), nil, routes, w.Now, w.chance(), log)
 	heard.to.Store(n.Delivery)
 	n.Delivery.Mount()
 
 	// Floor 5: who decides to speak, and who tells what happened.
-	campaignRoom := campaigns.New(campaigns.Config{}, st, n.Queue, n.Delivery, n.Index, segments.Load, tokens, ids, w.Now, log)
+	campaignRoom := campaigns.New(campaigns.Config{}, st, n.Queue, n.Delivery, group.Alone(cfg.Region), n.Index, segments.Load, tokens, ids, w.Now, log)
 	tagRoom := tags.New(tags.Config{Regions: cfg.Door.RegionsAccepted}, st, tagOwners()...)
 	messageRoom := messages.New(st, n.Delivery, ids, w.Now, log)
 	eventRoom := events.New(events.Config{}, st, endpointRoom, w.Now, log)

@@ -15,6 +15,7 @@ import (
 type standing struct {
 	campaign   *Campaign
 	activities []*Activity
+	parts      []*Part           // beside activities, the Regions' together
 	tallies    []*delivery.Tally // beside activities
 }
 
@@ -34,54 +35,52 @@ func (s *Service) standingOf(ctx context.Context, app, campaign string) (*standi
 	}
 	st := &standing{campaign: c}
 	for _, id := range c.Activities {
-		a, t, err := s.activityNow(r, app, campaign, id)
+		a, p, t, err := s.activityNow(r, app, campaign, id)
 		if err != nil {
 			return nil, err
 		}
 		if a != nil {
-			st.activities, st.tallies = append(st.activities, a), append(st.tallies, t)
+			st.activities, st.parts, st.tallies = append(st.activities, a), append(st.parts, p), append(st.tallies, t)
 		}
 	}
 	return st, nil
 }
 
-// activityNow reads an activity and its tally as they stood at one moment: a
-// claim moves both in one commit, so it reads again when one came between. A
-// run that claims without a pause is shown a claim apart.
-func (s *Service) activityNow(r store.Reader, app, campaign, id string) (*Activity, *delivery.Tally, error) {
-	a, err := loadActivity(r, app, campaign, id)
+// activityNow reads an activity, its parts together, and its tally as they stood
+// at one moment: a claim moves all in one commit, so it reads again when one came
+// between. A run that claims without a pause is shown a claim apart.
+func (s *Service) activityNow(r store.Reader, app, campaign, id string) (a *Activity, p *Part, t *delivery.Tally, err error) {
 	for range 20 {
-		if err != nil || a == nil {
-			return nil, nil, err
+		if a, err = loadActivity(r, app, campaign, id); err != nil || a == nil {
+			return nil, nil, nil, err
 		}
-		t, err := s.delivery.TallyOf(r, id)
-		if err != nil || t.Claimed == a.Claimed {
-			return a, t, err
+		if p, err = together(r, a); err != nil {
+			return nil, nil, nil, err
 		}
-		if a, err = loadActivity(r, app, campaign, id); err != nil {
-			return nil, nil, err
+		if t, err = s.delivery.TallyOf(r, id); err != nil || t.Claimed == p.Claimed {
+			break
 		}
 	}
-	t, err := s.delivery.TallyOf(r, id)
-	return a, t, err
+	return a, p, t, err
 }
 
 // targets is how many recipients an activity has: those it claimed once its
 // walk is over, until then an estimate from the segment's size and the
 // treatment's part of the cohorts.
-func (st *standing) targets(a *Activity) int64 {
+func (st *standing) targets(i int) int64 {
+	a, p := st.activities[i], st.parts[i]
 	if !a.Walked.IsZero() || a.over() {
-		return a.Claimed
+		return p.Claimed
 	}
 	t := st.campaign.treatment(a.Treatment)
 	if t == nil {
-		return a.Claimed
+		return p.Claimed
 	}
 	part := t.to - t.from
 	if a.Treatment == "0" {
 		part += st.campaign.holdout()
 	}
-	return max(a.Claimed, a.Members*int64(part)/cohorts)
+	return max(p.Claimed, p.Members*int64(part)/cohorts)
 }
 
 func stateOf(a *Activity) everpoint.RunState {
@@ -127,9 +126,9 @@ func (s *Service) getRun(ctx context.Context, in *everpoint.GetCampaignRunReques
 	for i, a := range st.activities {
 		t := st.tallies[i]
 		out.Activities = append(out.Activities, everpoint.ActivityRun{
-			ActivityId: a.ID, TreatmentId: &a.Treatment, State: stateOf(a), Sent: t.Sent, Targets: st.targets(a),
+			ActivityId: a.ID, TreatmentId: &a.Treatment, State: stateOf(a), Sent: t.Sent, Targets: st.targets(i),
 		})
-		out.Targets += st.targets(a)
+		out.Targets += st.targets(i)
 		out.Claimed += t.Claimed
 		out.Sent += t.Sent
 		out.Failed += t.Failed
@@ -161,14 +160,14 @@ func (s *Service) reconcile(ctx context.Context, in *everpoint.GetCampaignReconc
 	}
 	out := &everpoint.Reconciliation{Held: map[string]int64{}}
 	var held int64
-	for i, a := range st.activities {
-		t, targets := st.tallies[i], st.targets(a)
+	for i, t := range st.tallies {
+		targets := st.targets(i)
 		out.Targets += targets
 		out.Sent += t.Sent
 		out.Failed += t.Failed
 		out.AmbiguousLeft += t.Left
 		out.AmbiguousResent += t.Resent
-		out.InFlight += t.InFlight() + targets - a.Claimed
+		out.InFlight += t.InFlight() + targets - st.parts[i].Claimed
 		held += t.HeldTotal()
 		for reason, n := range t.Held {
 			out.Held[reason] += n

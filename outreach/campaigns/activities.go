@@ -11,6 +11,8 @@ import (
 	"github.com/everpoint/everpoint/aws"
 	"github.com/everpoint/everpoint/aws/wire"
 	"github.com/everpoint/everpoint/delivery"
+	"github.com/everpoint/everpoint/state/changelog"
+	"github.com/everpoint/everpoint/state/group"
 	"github.com/everpoint/everpoint/state/queue"
 	"github.com/everpoint/everpoint/state/store"
 )
@@ -27,18 +29,66 @@ type Activity struct {
 	Result            string `json:",omitempty"` // SUCCESS or FAIL, at the end
 	Reason            string `json:",omitempty"` // why it failed
 
-	// Of the walk over the segment, in the order of dispatch hashes.
-	After    uint64 // everything up to this hash is done
-	Seq      int64  // of the last block that was claimed
-	Members  int64  // of the segment when the walk last began or went on
-	Produced int64  // members walked
-	Claimed  int64  // of them given to delivery
-	Others   int64  // of them in other treatments' cohorts
-	Takes    int    // how often a worker began or went on
 	// Sweeping says that the members were walked once and are walked again, for
 	// those who moved behind the walk meanwhile.
 	Sweeping bool      `json:",omitempty"`
 	Walked   time.Time `json:",omitzero"` // when that was over, too
+}
+
+// Part is what one Region has done of an activity: of the walk over the segment,
+// in the order of dispatch hashes, it does the shards that are its duty.
+type Part struct {
+	After    uint64       // everything in this hash's shard up to it is done
+	Done     group.Shards // walked to their ends
+	Seq      int64        // of the last block that was claimed
+	Members  int64        // of the segment when the walk last began or went on
+	Produced int64        // members walked
+	Claimed  int64        // of them given to delivery
+	Others   int64        // of them in other treatments' cohorts
+	Takes    int          // how often a worker began or went on
+	Marked   bool         `json:",omitempty"` // there are marks of this Region's in the quorum
+	// Of the second walk, which the Region with control does alone.
+	Swept     uint64       `json:",omitempty"`
+	SweptDone group.Shards `json:",omitempty"`
+}
+
+func (a *Activity) partKey(region string) string { return a.key() + "/" + region }
+
+func loadPart(r store.Reader, a *Activity, region string) (*Part, error) {
+	p, err := store.Load[Part](r, kindPart, a.partKey(region))
+	if p == nil {
+		p = &Part{}
+	}
+	return p, err
+}
+
+func savePart(tx *store.Tx, a *Activity, region string, p *Part) error {
+	return store.Save(tx, kindPart, a.partKey(region), p)
+}
+
+// partsMax bounds the Regions whose parts are added up.
+const partsMax = 100
+
+// together adds up the Regions' parts of an activity: what was walked, and whom
+// it found.
+func together(r store.Reader, a *Activity) (*Part, error) {
+	rows, err := r.List(kindPart, a.key()+"/", "", partsMax)
+	if err != nil {
+		return nil, err
+	}
+	sum := &Part{}
+	for _, row := range rows {
+		p, err := store.Decode[Part](kindPart, row.Body)
+		if err != nil {
+			return nil, err
+		}
+		sum.Done |= p.Done
+		sum.Members = max(sum.Members, p.Members)
+		sum.Produced += p.Produced
+		sum.Claimed += p.Claimed
+		sum.Others += p.Others
+	}
+	return sum, nil
 }
 
 type activityState string
@@ -100,8 +150,33 @@ func (s *Service) schedule(tx *store.Tx, c *Campaign, ids []string) error {
 			return err
 		}
 		c.Activities = append(c.Activities, a.ID)
-		work := queue.Work{Kind: workRun, ID: a.ID, Due: a.ScheduledStart, Body: reference(a)}
-		if err := s.queue.Enqueue(tx, work); err != nil {
+		if err := s.enqueue(tx, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enqueue makes the work by which this Region does its part of an activity.
+func (s *Service) enqueue(tx *store.Tx, a *Activity) error {
+	return s.queue.Enqueue(tx, queue.Work{Kind: workRun, ID: a.ID, Due: a.ScheduledStart, Body: reference(a)})
+}
+
+// Merged has this Region do its part of the activities that were merged from
+// another. It is what [replica.Config.MergedAll] wants.
+func (s *Service) Merged(tx *store.Tx, changes []changelog.Change) error {
+	for i := range changes {
+		if changes[i].Kind != kindActivity.Name {
+			continue
+		}
+		a, err := store.Load[Activity](tx, kindActivity, changes[i].Key)
+		if err != nil {
+			return err
+		}
+		if a == nil || a.over() {
+			continue // its work, if there is any, finds nothing to do and goes
+		}
+		if err := s.enqueue(tx, a); err != nil {
 			return err
 		}
 	}
@@ -169,7 +244,11 @@ func (s *Service) listActivities(ctx context.Context, in *pinpoint.GetCampaignAc
 		if err != nil {
 			return nil, err
 		}
-		out.Item = append(out.Item, *a.response(t))
+		p, err := together(r, a)
+		if err != nil {
+			return nil, err
+		}
+		out.Item = append(out.Item, *a.response(p, t))
 	}
 	return &pinpoint.GetCampaignActivitiesResponse{ActivitiesResponse: out}, nil
 }
@@ -181,20 +260,20 @@ var metricOf = map[string]string{delivery.ReasonDuplicate: "DUPLICATE_ENDPOINT"}
 // response is the activity as the API shows it.
 //
 // Source: engagement 7.7, 11.4.
-func (a *Activity) response(t *delivery.Tally) *pinpoint.ActivityResponse {
+func (a *Activity) response(p *Part, t *delivery.Tally) *pinpoint.ActivityResponse {
 	out := &pinpoint.ActivityResponse{
 		ApplicationId: a.App, CampaignId: a.Campaign, Id: a.ID, TreatmentId: &a.Treatment,
 		State: (*string)(&a.State), TimezonesTotalCount: new(int), TimezonesCompletedCount: new(int),
-		ExecutionMetrics: map[string]string{"ENDPOINT_PRODUCED": text(a.Produced)},
+		ExecutionMetrics: map[string]string{"ENDPOINT_PRODUCED": text(p.Produced)},
 		// Whom the run set out to reach: neither duplicates nor inactive ones.
-		TotalEndpointCount: number(a.Claimed - t.Held[delivery.ReasonDuplicate] -
+		TotalEndpointCount: number(p.Claimed - t.Held[delivery.ReasonDuplicate] -
 			t.Held[delivery.ReasonInactive] - t.Held[delivery.ReasonGone]),
 		SuccessfulEndpointCount: number(t.Sent),
 	}
-	stamp := func(p **string, at time.Time) {
+	stamp := func(to **string, at time.Time) {
 		if !at.IsZero() {
 			v := aws.Timestamp(at)
-			*p = &v
+			*to = &v
 		}
 	}
 	stamp(&out.ScheduledStart, a.ScheduledStart)
@@ -210,8 +289,8 @@ func (a *Activity) response(t *delivery.Tally) *pinpoint.ActivityResponse {
 		}
 		out.ExecutionMetrics[name] = text(n)
 	}
-	if a.Others > 0 {
-		out.ExecutionMetrics[delivery.ReasonTreatment] = text(a.Others + t.Held[delivery.ReasonTreatment])
+	if p.Others > 0 {
+		out.ExecutionMetrics[delivery.ReasonTreatment] = text(p.Others + t.Held[delivery.ReasonTreatment])
 	}
 	return out
 }

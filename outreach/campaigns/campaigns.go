@@ -14,6 +14,7 @@ import (
 	"github.com/everpoint/everpoint/aws/wire"
 	"github.com/everpoint/everpoint/delivery"
 	"github.com/everpoint/everpoint/state/changelog"
+	"github.com/everpoint/everpoint/state/group"
 	"github.com/everpoint/everpoint/state/queue"
 	"github.com/everpoint/everpoint/state/store"
 )
@@ -21,9 +22,10 @@ import (
 // The rows this room owns. Keys start with the app's id and a slash, so that
 // they go with the app; versions and activities follow their campaign's id.
 var (
-	kindCampaign = store.Kind{Name: "campaign", Rule: changelog.RuleDocument}
-	kindVersion  = store.Kind{Name: "campaign.version", Rule: changelog.RuleDocument}
-	kindActivity = store.Kind{Name: "campaign.activity", Rule: changelog.RuleDocument}
+	kindCampaign = store.Kind{Name: "campaign", Rule: changelog.RuleDocument, Safety: true}
+	kindVersion  = store.Kind{Name: "campaign.version", Rule: changelog.RuleDocument, Safety: true}
+	kindActivity = store.Kind{Name: "campaign.activity", Rule: changelog.RuleDocument, Safety: true}
+	kindPart     = store.Kind{Name: "campaign.part", Rule: changelog.RuleDocument, Safety: true}
 )
 
 // Campaign is a campaign as it is stored: what the API shows, and what it does
@@ -65,6 +67,7 @@ type Service struct {
 	store    *store.Store
 	queue    *queue.Queue
 	delivery *delivery.Service
+	duty     group.Duty
 	index    *segments.Index
 	segment  FindSegment
 	tokens   *wire.Tokens
@@ -78,7 +81,7 @@ type Service struct {
 
 // New returns the room. It starts nothing: call Mount, and keep the queue running.
 func New(
-	cfg Config, st *store.Store, q *queue.Queue, d *delivery.Service, index *segments.Index, segment FindSegment,
+	cfg Config, st *store.Store, q *queue.Queue, d *delivery.Service, duty group.Duty, index *segments.Index, segment FindSegment,
 	tokens *wire.Tokens, ids *aws.IDs, now func() time.Time, log *slog.Logger,
 ) *Service {
 	set := func(v *int, d int) {
@@ -92,10 +95,12 @@ func New(
 	if cfg.PollInterval <= 0 {
 		cfg.PollInterval = 20 * time.Millisecond
 	}
-	return &Service{
-		cfg: cfg, store: st, queue: q, delivery: d, index: index, segment: segment,
+	s := &Service{
+		cfg: cfg, store: st, queue: q, delivery: d, duty: duty, index: index, segment: segment,
 		tokens: tokens, ids: ids, now: now, log: log.With("component", "campaigns"), kept: map[string]*seen{},
 	}
+	d.OnClaim(s.claimed)
+	return s
 }
 
 // Mount hangs the room's operations on the mux and its work on the queue.
@@ -124,7 +129,7 @@ func (s *Service) Mount(m *wire.Mux) {
 // Contents names the rows that belong to an app and go with it.
 func Contents() []apps.Content {
 	var all []apps.Content
-	for _, k := range []store.Kind{kindCampaign, kindVersion, kindActivity} {
+	for _, k := range []store.Kind{kindCampaign, kindVersion, kindActivity, kindPart} {
 		all = append(all, apps.Content{Kind: k, Prefix: func(app string) string { return app + "/" }})
 	}
 	return all

@@ -5,6 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/bits"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/everpoint/everpoint/account/apps"
@@ -13,7 +17,9 @@ import (
 	"github.com/everpoint/everpoint/audience/segments"
 	"github.com/everpoint/everpoint/aws"
 	"github.com/everpoint/everpoint/delivery"
+	"github.com/everpoint/everpoint/state/group"
 	"github.com/everpoint/everpoint/state/queue"
+	"github.com/everpoint/everpoint/state/quorum"
 	"github.com/everpoint/everpoint/state/store"
 )
 
@@ -39,6 +45,7 @@ const (
 	stepAwait  step = "await"  // look again when it is due
 	stepStart  step = "start"  // write the plan, from PENDING to RUNNING
 	stepClaim  step = "claim"  // give delivery the next members
+	stepSweep  step = "sweep"  // the walk is over everywhere: walk again, for those who moved
 	stepFinish step = "finish" // the run is over
 	stepFail   step = "fail"   // the segment is gone
 )
@@ -49,7 +56,19 @@ type situation struct {
 	activity *Activity // nil: replaced by an update
 	segment  bool      // the campaign's version of its segment exists
 	tally    *delivery.Tally
-	window   int64 // how many recipients may be on their way
+	here     *delivery.Tally // of this Region's claims alone
+	window   int64           // how many recipients may be on their way
+	part     *Part           // this Region's
+	done     group.Shards    // walked to their ends, by any Region
+	place    group.Standing  // this Region's place; zero: it may claim nothing
+}
+
+// todo is the shards that this Region may walk now.
+func (s *situation) todo() group.Shards {
+	if s.activity.Sweeping {
+		return group.AllShards &^ s.part.SweptDone
+	}
+	return s.place.Shards &^ s.done
 }
 
 // decision is a step and, when the run waits, until when.
@@ -65,6 +84,7 @@ type decision struct {
 // Source: engagement 7.6, 13.8; design 5, Claims.
 func decide(now time.Time, s *situation) decision {
 	c, a := s.campaign, s.activity
+	wait := func(why string) decision { return decision{step: stepAwait, due: now.Add(elsewhere), why: why} }
 	switch {
 	case a == nil || c == nil || c.DeletedAt != "":
 		return decision{step: stepDrop, why: "the campaign is gone or has other activities"}
@@ -72,6 +92,10 @@ func decide(now time.Time, s *situation) decision {
 		return decision{step: stepDrop, why: "the activity is over"}
 	case now.Before(a.ScheduledStart):
 		return decision{step: stepAwait, due: a.ScheduledStart, why: "the start is ahead"}
+	case s.place.Epoch == 0:
+		return wait("the Region may claim nothing")
+	case !s.place.Leads && (a.State == statePending || !s.segment && a.Walked.IsZero()):
+		return wait("the Region with control decides")
 	case !s.segment && a.Walked.IsZero():
 		return decision{step: stepFail, why: "the segment was deleted"}
 	case a.State == statePending:
@@ -80,12 +104,24 @@ func decide(now time.Time, s *situation) decision {
 		if s.tally.InFlight() > 0 || s.tally.BlocksDone < s.tally.Blocks {
 			return decision{step: stepAwait, due: now.Add(settling(now.Sub(a.Walked))), why: "messages are on their way"}
 		}
+		if !s.place.Leads {
+			return wait("the Region with control ends it")
+		}
 		return decision{step: stepFinish}
-	case s.tally.InFlight()+delivery.BlockMax > s.window || s.tally.Blocks-s.tally.BlocksDone >= unfinishedMax:
+	case a.Sweeping && !s.place.Leads:
+		return wait("the Region with control sweeps")
+	case !a.Sweeping && s.done == group.AllShards && s.place.Leads:
+		return decision{step: stepSweep}
+	case s.todo() == 0:
+		return wait("the other Regions walk their shards")
+	case s.here.InFlight()+delivery.BlockMax > s.window || s.here.Blocks-s.here.BlocksDone >= unfinishedMax:
 		return decision{step: stepAwait, due: now, why: "enough is on its way"}
 	}
 	return decision{step: stepClaim}
 }
+
+// elsewhere is how long a run waits for another Region before it looks again.
+const elsewhere = 500 * time.Millisecond
 
 // unfinishedMax bounds the blocks that wait, with a few recipients each, for a
 // provider that said later. The window counts recipients, not blocks, so that
@@ -115,6 +151,7 @@ type runner struct {
 	walk   *segments.Snapshot
 	seen   *seen // whom the activity has claimed
 	swept  bool  // walk was evaluated for the sweep
+	next   *batch
 }
 
 // run works an activity until it is over, has to wait long, or ctx ends.
@@ -133,7 +170,14 @@ func (s *Service) run(ctx context.Context, it *queue.Item) error {
 		d := decide(now, sit)
 		if d.step != stepAwait {
 			waiting = time.Time{}
-			if over, err := r.act(ctx, sit, d); err != nil || over {
+			over, err := r.act(ctx, sit, d)
+			if aws.KindOf(err) == aws.KindUnavailable {
+				// The group or the database cannot be had: that is no fault of the run's.
+				s.log.InfoContext(ctx, "campaign run waits", "activity_id", it.ID, "reason", err)
+				due := now.Add(elsewhere)
+				return s.store.Update(ctx, func(tx *store.Tx) error { return it.Again(tx, due, it.Body) })
+			}
+			if err != nil || over {
 				return err
 			}
 			continue
@@ -143,7 +187,7 @@ func (s *Service) run(ctx context.Context, it *queue.Item) error {
 		}
 		if d.due.Sub(now) > patience || now.Sub(waiting) > patience {
 			due := d.due
-			if sit.activity.State == stateRunning && sit.activity.Walked.IsZero() {
+			if a := sit.activity; a.State == stateRunning && a.Walked.IsZero() && !d.due.After(now) {
 				due = now.Add(away)
 			}
 			return s.store.Update(ctx, func(tx *store.Tx) error { return it.Again(tx, due, it.Body) })
@@ -168,6 +212,10 @@ func pause(ctx context.Context, d time.Duration) error {
 // look reads what the next step depends on.
 func (r *runner) look(rd store.Reader) (*situation, error) {
 	s, sit := r.s, &situation{window: int64(r.s.cfg.BlocksAhead) * delivery.BlockMax}
+	var err error
+	if sit.activity, err = loadActivity(rd, r.target.App, r.target.Campaign, r.it.ID); err != nil || sit.activity == nil {
+		return sit, err
+	}
 	app, err := apps.Get(rd, r.target.App)
 	if err != nil || app == nil {
 		return sit, err
@@ -175,17 +223,28 @@ func (r *runner) look(rd store.Reader) (*situation, error) {
 	if sit.campaign, err = load(rd, r.target.App, r.target.Campaign); err != nil || sit.campaign == nil {
 		return sit, err
 	}
-	if sit.activity, err = loadActivity(rd, r.target.App, r.target.Campaign, r.it.ID); err != nil || sit.activity == nil {
-		return sit, err
-	}
 	if sit.activity.over() {
 		return sit, nil
+	}
+	if sit.place, err = s.duty.Standing(); err != nil {
+		sit.place = group.Standing{}
 	}
 	segment, err := s.segment(rd, r.target.App, sit.campaign.SegmentId, sit.campaign.SegmentVersion)
 	if err != nil {
 		return nil, err
 	}
 	sit.segment = segment != nil
+	all, err := together(rd, sit.activity)
+	if err != nil {
+		return nil, err
+	}
+	sit.done = all.Done
+	if sit.part, err = loadPart(rd, sit.activity, s.store.Region()); err != nil {
+		return nil, err
+	}
+	if sit.here, err = s.delivery.TallyHere(rd, r.it.ID); err != nil {
+		return nil, err
+	}
 	sit.tally, err = s.delivery.TallyOf(rd, r.it.ID)
 	return sit, err
 }
@@ -193,11 +252,16 @@ func (r *runner) look(rd store.Reader) (*situation, error) {
 // act does a step in one update. over means that the worker has nothing left to
 // do. A step that no longer is the one to take does nothing.
 func (r *runner) act(ctx context.Context, sit *situation, d decision) (over bool, err error) {
-	if d.step == stepClaim && (!r.taken || r.walk == nil || sit.activity.Sweeping != r.swept) {
-		return r.begin(ctx, sit)
+	if d.step == stepClaim {
+		if !r.taken || r.walk == nil || sit.activity.Sweeping != r.swept {
+			return r.begin(ctx, sit)
+		}
+		if err := r.gather(ctx, sit); err != nil {
+			return false, err
+		}
 	}
 	var did decision
-	err = r.s.store.Update(ctx, func(tx *store.Tx) error {
+	write := func(tx *store.Tx) error {
 		r.closed = false
 		if err := r.it.Hold(tx); err != nil {
 			return err
@@ -210,12 +274,23 @@ func (r *runner) act(ctx context.Context, sit *situation, d decision) (over bool
 			return nil
 		}
 		return r.do(tx, now, did)
-	}, r.touches()...)
+	}
+	update := func() error { return r.s.store.Update(ctx, write, r.touches()...) }
+	if d.step == stepClaim {
+		err = r.s.duty.Claim(ctx, sit.place.Epoch, update)
+	} else {
+		err = update()
+	}
 	if err != nil {
 		return false, err
 	}
 	if r.closed {
 		r.s.forget(r.it.ID)
+	}
+	if r.closed && d.step == stepFinish && sit.place.Grouped {
+		if err := r.s.duty.DropMarks(ctx, r.it.ID+"/"); err != nil {
+			r.s.log.InfoContext(ctx, "marks of a run that is over are not removed", "activity_id", r.it.ID, "error", err)
+		}
 	}
 	if r.closed && d.step == stepFail {
 		r.s.logStopped(ctx, sit.activity, d.why)
@@ -228,6 +303,7 @@ func (r *runner) touches() []store.Touch {
 		queue.Touch(workRun, r.it.ID),
 		{Kind: kindCampaign, Key: campaignKey(r.target.App, r.target.Campaign)},
 		{Kind: kindActivity, Key: activityKey(r.target.App, r.target.Campaign, r.it.ID)},
+		{Kind: kindPart, Key: activityKey(r.target.App, r.target.Campaign, r.it.ID) + "/" + r.s.store.Region()},
 		{Kind: apps.Kind, Key: r.target.App},
 	}
 }
@@ -242,7 +318,10 @@ func (r *runner) do(tx *store.Tx, sit *situation, d decision) error {
 	case stepStart:
 		return r.start(tx, c, a)
 	case stepClaim:
-		return r.claim(tx, c, a)
+		return r.claim(tx, sit)
+	case stepSweep:
+		a.Sweeping = true
+		return saveActivity(tx, a)
 	case stepFinish:
 		a.end(stateCompleted, resultSuccess, "", now)
 		c.setStatus(a.Treatment, pinpoint.CampaignStatusCompleted)
@@ -317,50 +396,53 @@ func (c *Campaign) treatment(id string) *treatment {
 // acknowledged it.
 func (r *runner) begin(ctx context.Context, sit *situation) (over bool, err error) {
 	var walk *segments.Snapshot
-	write := func(change func(tx *store.Tx, c *Campaign, a *Activity) error) error {
+	write := func(change func(tx *store.Tx, now *situation) error) error {
 		return r.s.store.Update(ctx, func(tx *store.Tx) error {
 			if err := r.it.Hold(tx); err != nil {
 				return err
 			}
 			now, err := r.look(tx)
-			if err != nil || now.activity == nil || now.activity.over() {
+			if err != nil || now.activity == nil || now.campaign == nil || now.activity.over() {
 				return err
 			}
-			return change(tx, now.campaign, now.activity)
+			return change(tx, now)
 		}, r.touches()...)
 	}
 	if !r.taken {
 		before := 0
-		if err := write(func(tx *store.Tx, _ *Campaign, a *Activity) error {
-			before = a.Takes
-			a.Takes++
-			return saveActivity(tx, a)
+		if err := write(func(tx *store.Tx, now *situation) error {
+			before = now.part.Takes
+			now.part.Takes++
+			return savePart(tx, now.activity, r.s.store.Region(), now.part)
 		}); err != nil {
 			return false, err
 		}
 		if r.seen, err = r.s.seenOf(ctx, r.it.ID, before); err != nil {
 			return false, err
 		}
-		r.s.keep(r.it.ID, r.seen, before+1)
 		r.taken = true
 	}
 	if walk, err = r.s.members(ctx, sit.campaign); cannotRun(err) {
+		if !sit.place.Leads {
+			return false, aws.Unavailable("the segment cannot be evaluated here: %v", err)
+		}
 		why := err.Error()
 		r.s.logStopped(ctx, sit.activity, why)
-		return true, write(func(tx *store.Tx, c *Campaign, a *Activity) error {
-			a.end(stateCompleted, resultFail, why, tx.Now())
-			c.setStatus(a.Treatment, pinpoint.CampaignStatusInvalid)
-			return r.close(tx, c, a)
+		return true, write(func(tx *store.Tx, now *situation) error {
+			now.activity.end(stateCompleted, resultFail, why, tx.Now())
+			now.campaign.setStatus(now.activity.Treatment, pinpoint.CampaignStatusInvalid)
+			return r.close(tx, now.campaign, now.activity)
 		})
 	}
 	if err != nil {
 		return false, err
 	}
-	if err := write(func(tx *store.Tx, _ *Campaign, a *Activity) error {
-		if !a.Sweeping {
-			a.Members = int64(walk.Len())
+	if err := write(func(tx *store.Tx, now *situation) error {
+		if now.activity.Sweeping {
+			return nil
 		}
-		return saveActivity(tx, a)
+		now.part.Members = int64(walk.Len())
+		return savePart(tx, now.activity, r.s.store.Region(), now.part)
 	}); err != nil {
 		return false, err
 	}
@@ -406,50 +488,115 @@ func (x sources) Segment(id string, version int) (*pinpoint.SegmentResponse, err
 // are others'.
 const scanMax = 4096
 
-// claim gives delivery the next members of the activity's treatment and moves
-// the cursor behind them. Members of one hash, which may be one address, go
-// into one block unless there are more than a block holds.
-func (r *runner) claim(tx *store.Tx, c *Campaign, a *Activity) error {
+// gather takes the next members of the activity's treatment from the walk, and
+// marks how far they go in the quorum when no other Region is there to be told.
+func (r *runner) gather(ctx context.Context, sit *situation) error {
+	c, a, p := sit.campaign, sit.activity, sit.part
 	t := c.treatment(a.Treatment)
 	if t == nil {
 		return fmt.Errorf("campaign %s has no treatment %s", c.Id, a.Treatment)
 	}
-	b := &batch{walk: r.walk, after: a.After, seen: r.seen, mine: func(cohort int) bool {
+	b := &batch{walk: r.walk, from: p.After, todo: sit.todo(), seen: r.seen, mine: func(cohort int) bool {
 		return cohort >= t.from && cohort < t.to || a.Treatment == "0" && cohort < c.holdout()
 	}}
+	if a.Sweeping {
+		b.from = p.Swept
+	}
+	b.wanted = b.todo
 	b.collect(scanMax)
+	r.next = b
+	if !sit.place.Grouped {
+		return nil
+	}
+	b.lost = r.s.marksOfOthers(a.ID)
+	if len(sit.place.Others) > 0 {
+		return nil
+	}
+	marks := []quorum.Mark{{Shard: segments.Shard(b.after), Key: r.s.markKey(a.ID, segments.Shard(b.after)), To: b.after}}
+	for shard := range segments.Shards {
+		if b.ended.Has(shard) {
+			marks = append(marks, quorum.Mark{Shard: shard, Key: r.s.markKey(a.ID, shard), To: segments.Last(shard)})
+		}
+	}
+	marks = slices.DeleteFunc(marks, func(m quorum.Mark) bool { return !sit.place.Shards.Has(m.Shard) })
+	if len(marks) == 0 {
+		return nil
+	}
+	return r.s.duty.Mark(ctx, sit.place.Epoch, marks)
+}
+
+// markKey names how far a Region has claimed an activity's shard.
+func (s *Service) markKey(activity string, shard int) string {
+	return fmt.Sprintf("%s/%s/%02d", activity, s.store.Region(), shard)
+}
+
+// marksOfOthers are the marks that other Regions left, the highest of each shard.
+func (s *Service) marksOfOthers(activity string) map[int]uint64 {
+	var out map[int]uint64
+	for key, to := range s.duty.Marks(activity + "/") {
+		parts := strings.Split(key, "/")
+		shard, err := strconv.Atoi(parts[len(parts)-1])
+		if err != nil || len(parts) != 3 || parts[1] == s.store.Region() {
+			continue
+		}
+		if out == nil {
+			out = map[int]uint64{}
+		}
+		out[shard] = max(out[shard], to)
+	}
+	return out
+}
+
+// claim gives delivery the members that were gathered and moves the cursor behind
+// them. Members of one hash, which may be one address, go into one block unless
+// there are more than a block holds.
+func (r *runner) claim(tx *store.Tx, sit *situation) error {
+	a, p, b := sit.activity, sit.part, r.next
+	from := p.After
+	if a.Sweeping {
+		from = p.Swept
+	}
+	if b == nil || b.from != from || b.wanted&^sit.todo() != 0 {
+		return nil // it was gathered for another situation
+	}
 	if a.Sweeping {
 		if err := b.dropNewcomers(tx, a.Start); err != nil {
 			return err
 		}
 	}
-	for rest := b.members; len(rest) > 0; {
-		n := min(len(rest), delivery.BlockMax)
-		a.Seq++
-		if err := r.s.delivery.Claim(tx, a.ID, a.Seq, rest[:n]); err != nil {
-			return err
-		}
-		if rest = rest[n:]; len(rest) > 0 {
-			rest[0].Twin = true // more of one hash than a block holds
+	for _, c := range []struct {
+		members []delivery.Member
+		claim   func(tx *store.Tx, plan string, seq int64, members []delivery.Member) error
+	}{{b.which(false), r.s.delivery.Claim}, {b.which(true), r.s.delivery.ClaimLost}} {
+		for rest := c.members; len(rest) > 0; {
+			n := min(len(rest), delivery.BlockMax)
+			p.Seq++
+			if err := c.claim(tx, a.ID, p.Seq, rest[:n]); err != nil {
+				return err
+			}
+			if rest = rest[n:]; len(rest) > 0 {
+				rest[0].Twin = true // more of one hash than a block holds
+			}
 		}
 	}
 	claimed := b.members
 	tx.AfterCommit(func() { r.seen.add(claimed) })
-	a.After = b.after
-	a.Claimed += int64(len(b.members))
+	p.Claimed += int64(len(b.members))
 	if a.Sweeping {
-		a.Produced += int64(len(b.members))
+		p.Produced += int64(len(b.members))
+		p.Swept, p.SweptDone = b.after, p.SweptDone|b.ended
+		if p.SweptDone == group.AllShards {
+			a.Walked = tx.Now().UTC()
+			if err := saveActivity(tx, a); err != nil {
+				return err
+			}
+		}
 	} else {
-		a.Produced += int64(b.produced)
-		a.Others += int64(b.others)
+		p.Produced += int64(b.produced)
+		p.Others += int64(b.others)
+		p.After, p.Done = b.after, p.Done|b.ended
 	}
-	switch {
-	case b.done && a.Sweeping:
-		a.Walked = tx.Now().UTC()
-	case b.done:
-		a.Sweeping, a.After = true, 0
-	}
-	return saveActivity(tx, a)
+	return savePart(tx, a, r.s.store.Region(), p)
 }
 
 // dropNewcomers leaves out who came into being after the run began: a sweep is
@@ -473,29 +620,35 @@ func (b *batch) dropNewcomers(r store.Reader, start time.Time) error {
 // batch gathers the members of one claim.
 type batch struct {
 	walk     *segments.Snapshot
-	after    uint64 // everything up to here was seen
+	from     uint64       // everything in its shard up to here was seen
+	wanted   group.Shards // to be walked when the gathering began
+	todo     group.Shards // to be walked still
 	mine     func(cohort int) bool
 	seen     *seen
 	members  []delivery.Member
-	produced int  // members that were not seen before
-	others   int  // of them, another treatment's
-	looked   int  // members
-	done     bool // the walk is over
+	after    uint64         // everything in its shard up to here is seen now
+	ended    group.Shards   // shards of todo that were walked to their ends
+	lost     map[int]uint64 // by shard: up to here another Region may have sent
+	produced int            // members that were not seen before
+	others   int            // of them, another treatment's
+	looked   int            // members
 }
 
-// collect takes members until a block is full, at most look of them were looked
-// at, or there are none. It holds more than a block's members only when all of
-// them have one hash.
+// collect takes members of the shards to be walked until a block is full, at most
+// look of them were looked at, or there are none. It holds more than a block's
+// members only when all of them have one hash.
 func (b *batch) collect(look int) {
-	for shard := segments.Shard(b.after); ; {
-		from := max(b.after, segments.Before(shard))
-		next := b.walk.Next(shard, from, delivery.BlockMax)
-		if len(next) == 0 {
-			if shard++; shard == segments.Shards {
-				b.done = true
-				return
-			}
+	b.after = b.from
+	for b.todo != 0 {
+		shard := segments.Shard(b.after)
+		if !b.todo.Has(shard) {
+			shard = bits.TrailingZeros64(uint64(b.todo))
 			b.after = segments.Before(shard)
+		}
+		next := b.walk.Next(shard, b.after, delivery.BlockMax)
+		if len(next) == 0 {
+			b.ended |= 1 << shard
+			b.todo &^= 1 << shard
 			continue
 		}
 		for len(next) > 0 {
@@ -524,6 +677,20 @@ func (b *batch) collect(look int) {
 			}
 		}
 	}
+}
+
+// which returns the members to whom another Region may have sent, or the others.
+func (b *batch) which(lost bool) []delivery.Member {
+	if len(b.lost) == 0 && !lost {
+		return b.members
+	}
+	var out []delivery.Member
+	for _, m := range b.members {
+		if (m.Hash <= b.lost[segments.Shard(m.Hash)]) == lost {
+			out = append(out, m)
+		}
+	}
+	return out
 }
 
 // sameHash is how many of the first members share the first one's hash.

@@ -13,6 +13,7 @@ import (
 	"github.com/everpoint/everpoint/api/pinpoint"
 	"github.com/everpoint/everpoint/audience/endpoints"
 	"github.com/everpoint/everpoint/delivery"
+	"github.com/everpoint/everpoint/state/group"
 	"github.com/everpoint/everpoint/state/queue"
 	"github.com/everpoint/everpoint/state/store"
 )
@@ -334,8 +335,19 @@ func TestDecide(t *testing.T) {
 		change func(s *situation)
 		want   step
 	}{
-		"replaced":              {func(s *situation) { s.activity = nil }, stepDrop},
-		"campaign gone":         {func(s *situation) { s.campaign = nil }, stepDrop},
+		"replaced":             {func(s *situation) { s.activity = nil }, stepDrop},
+		"campaign gone":        {func(s *situation) { s.campaign = nil }, stepDrop},
+		"no place":             {func(s *situation) { s.place = group.Standing{} }, stepAwait},
+		"due elsewhere":        {func(s *situation) { s.activity.State, s.place.Leads = statePending, false }, stepAwait},
+		"ours to walk":         {func(s *situation) { s.place.Leads, s.place.Shards = false, 1 }, stepClaim},
+		"our shards walked":    {func(s *situation) { s.place.Leads, s.place.Shards, s.done = false, 1, 1 }, stepAwait},
+		"all walked":           {func(s *situation) { s.done = group.AllShards }, stepSweep},
+		"all walked elsewhere": {func(s *situation) { s.done, s.place.Leads = group.AllShards, false }, stepAwait},
+		"to sweep":             {func(s *situation) { s.done, s.activity.Sweeping = group.AllShards, true }, stepClaim},
+		"swept elsewhere": {func(s *situation) {
+			s.done, s.activity.Sweeping, s.place.Leads = group.AllShards, true, false
+		}, stepAwait},
+		"ended elsewhere":       {func(s *situation) { s.activity.Walked, s.place.Leads = at, false }, stepAwait},
 		"campaign deleted":      {func(s *situation) { s.campaign.DeletedAt = "x" }, stepDrop},
 		"over":                  {func(s *situation) { s.activity.State = stateCancelled }, stepDrop},
 		"not due":               {func(s *situation) { s.activity.ScheduledStart = at.Add(time.Second) }, stepAwait},
@@ -343,16 +355,17 @@ func TestDecide(t *testing.T) {
 		"segment gone too late": {func(s *situation) { s.segment, s.activity.Walked = false, at }, stepFinish},
 		"due":                   {func(s *situation) { s.activity.State = statePending }, stepStart},
 		"room":                  {func(*situation) {}, stepClaim},
-		"full":                  {func(s *situation) { s.tally.Claimed = 1025 }, stepAwait},
-		"just room":             {func(s *situation) { s.tally.Claimed = 768 }, stepClaim},
-		"too many unfinished":   {func(s *situation) { s.tally.Blocks = unfinishedMax }, stepAwait},
+		"full":                  {func(s *situation) { s.here.Claimed = 1025 }, stepAwait},
+		"just room":             {func(s *situation) { s.here.Claimed = 768 }, stepClaim},
+		"too many unfinished":   {func(s *situation) { s.here.Blocks = unfinishedMax }, stepAwait},
 		"walked, on the way":    {func(s *situation) { s.activity.Walked, s.tally.Claimed = at, 1 }, stepAwait},
 		"walked, not closed":    {func(s *situation) { s.activity.Walked, s.tally.Blocks = at, 1 }, stepAwait},
 		"walked":                {func(s *situation) { s.activity.Walked = at }, stepFinish},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &situation{
-				campaign: &Campaign{}, segment: true, tally: &delivery.Tally{}, window: 1024,
+				campaign: &Campaign{}, segment: true, tally: &delivery.Tally{}, here: &delivery.Tally{}, window: 1024, part: &Part{},
+				place:    group.Standing{Epoch: 1, Shards: group.AllShards, Leads: true},
 				activity: &Activity{State: stateRunning, ScheduledStart: at},
 			}
 			c.change(s)

@@ -2,6 +2,7 @@ package campaigns
 
 import (
 	"context"
+	"sync"
 
 	"github.com/everpoint/everpoint/delivery"
 )
@@ -14,7 +15,8 @@ import (
 // It is read from the claims when a run is taken up and then kept in memory:
 // about 60 bytes an endpoint.
 type seen struct {
-	takes     int // the Takes of the activity when it was last right
+	mu        sync.Mutex
+	takes     int // the Takes of the part when it was last right
 	endpoints map[[16]byte]struct{}
 	hashes    map[uint64]struct{}
 }
@@ -30,6 +32,8 @@ func tail(key []byte) (t [16]byte) {
 }
 
 func (s *seen) add(members []delivery.Member) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for i := range members {
 		s.endpoints[tail(members[i].Key)] = struct{}{}
 		s.hashes[members[i].Hash] = struct{}{}
@@ -37,47 +41,59 @@ func (s *seen) add(members []delivery.Member) {
 }
 
 func (s *seen) has(key string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	_, ok := s.endpoints[tail([]byte(key))]
 	return ok
 }
 
 func (s *seen) hasHash(hash uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	_, ok := s.hashes[hash]
 	return ok
 }
 
-// seenOf returns whom an activity has claimed. takes is its count before this
-// worker took it: what this node remembers is right when nobody else took it
-// since.
+// seenOf returns whom an activity has claimed, in any Region; what others claim
+// from then on is added. takes is the part's count before this worker took it:
+// what this node remembers is right when nobody else took it since.
 func (s *Service) seenOf(ctx context.Context, activity string, takes int) (*seen, error) {
 	s.mu.Lock()
 	kept := s.kept[activity]
-	s.mu.Unlock()
 	if kept != nil && kept.takes == takes {
+		kept.takes++
+		s.mu.Unlock()
 		return kept, nil
 	}
-	out := &seen{endpoints: map[[16]byte]struct{}{}, hashes: map[uint64]struct{}{}}
-	if err := s.delivery.Claimed(s.store.Reader(ctx), activity, func(b *delivery.Block) error {
-		out.add(b.Members)
-		return ctx.Err()
-	}); err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-// keep remembers whom a run has claimed until it is taken up again.
-func (s *Service) keep(activity string, claimed *seen, takes int) {
-	claimed.takes = takes
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for other := range s.kept {
 		if len(s.kept) < keptMax {
 			break
 		}
 		delete(s.kept, other) // it is read again should its run go on here
 	}
-	s.kept[activity] = claimed
+	// First it is there, for what is merged from now on, then the rest is read.
+	out := &seen{takes: takes + 1, endpoints: map[[16]byte]struct{}{}, hashes: map[uint64]struct{}{}}
+	s.kept[activity] = out
+	s.mu.Unlock()
+	err := s.delivery.Claimed(s.store.Reader(ctx), activity, func(b *delivery.Block) error {
+		out.add(b.Members)
+		return ctx.Err()
+	})
+	if err != nil {
+		s.forget(activity)
+		return nil, err
+	}
+	return out, nil
+}
+
+// claimed adds what another Region has claimed of a run that is worked here.
+func (s *Service) claimed(activity string, members []delivery.Member) {
+	s.mu.Lock()
+	kept := s.kept[activity]
+	s.mu.Unlock()
+	if kept != nil {
+		kept.add(members)
+	}
 }
 
 // keptMax bounds the runs whose claims are remembered between two takes.

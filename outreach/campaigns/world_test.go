@@ -26,6 +26,7 @@ import (
 	"github.com/everpoint/everpoint/delivery"
 	"github.com/everpoint/everpoint/senders/channels"
 	"github.com/everpoint/everpoint/state/changelog"
+	"github.com/everpoint/everpoint/state/group"
 	"github.com/everpoint/everpoint/state/queue"
 	"github.com/everpoint/everpoint/state/store"
 	"github.com/everpoint/everpoint/templates"
@@ -152,14 +153,14 @@ func (w *world) start() {
 	seeded := func(n byte) *rand.Rand { return rand.New(rand.NewChaCha8([32]byte{w.lives, n})) }
 	w.queue = queue.New(queue.Config{Node: "n1"}, w.store, time.Now, seeded(1), log)
 	numbers := []delivery.Number{{Number: "+12065550100", Type: "LONG_CODE", Country: "US", Route: "main"}}
-	w.delivery = delivery.New(delivery.Config{Node: "n1", Numbers: numbers}, w.store, w.queue,
+	w.delivery = delivery.New(delivery.Config{Node: "n1", Numbers: numbers}, w.store, w.queue, group.Alone(w.store.Region()), nil,
 		delivery.Routes{Mail: w.mail, Text: map[string]courier.Courier{"main": w.text}}, time.Now, seeded(2), log)
 	if !w.silent {
 		w.delivery.Mount()
 	}
 	w.index = segments.NewIndex(w.store, log)
 	tokens, ids := wire.NewTokens([]byte("sixteen bytes or more"), time.Now), aws.NewIDs(rand.NewChaCha8([32]byte{w.lives, 3}))
-	w.room = New(Config{ActiveMax: w.active, BlocksAhead: w.blocks}, w.store, w.queue, w.delivery, w.index, w.saved.Segment,
+	w.room = New(Config{ActiveMax: w.active, BlocksAhead: w.blocks}, w.store, w.queue, w.delivery, group.Alone(w.store.Region()), w.index, w.saved.Segment,
 		tokens, ids, time.Now, log)
 	w.mux = wire.NewMux(pinpoint.Service, everpoint.Service)
 	w.room.Mount(w.mux)

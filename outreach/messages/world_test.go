@@ -29,6 +29,7 @@ import (
 	"github.com/everpoint/everpoint/delivery"
 	"github.com/everpoint/everpoint/senders/channels"
 	"github.com/everpoint/everpoint/state/changelog"
+	"github.com/everpoint/everpoint/state/group"
 	"github.com/everpoint/everpoint/state/queue"
 	"github.com/everpoint/everpoint/state/store"
 	"github.com/everpoint/everpoint/templates"
@@ -112,7 +113,7 @@ func (w *world) start() {
 		{Number: "+12065550100", Type: "LONG_CODE", Country: "US", Route: "main"},
 		{Number: "TEA", Type: "SENDER_ID", Country: "DE", Route: "main"},
 	}
-	w.delivery = delivery.New(delivery.Config{Node: "n1", Numbers: numbers}, w.store, q,
+	w.delivery = delivery.New(delivery.Config{Node: "n1", Numbers: numbers}, w.store, q, group.Alone(w.store.Region()), nil,
 		delivery.Routes{Mail: w.mail, Text: map[string]courier.Courier{"main": w.text}}, time.Now, seeded(2), log)
 	if !w.silent {
 		w.delivery.Mount()
