@@ -19,21 +19,22 @@ import (
 	"sync"
 	"time"
 
+	"github.com/everpoint/everpoint/cmd/node"
 	"github.com/everpoint/everpoint/router"
 )
 
 // routerConfig is the router's configuration file. Relative paths are below the
 // file's directory.
 type routerConfig struct {
-	Listen            string          // host:port that clients call. Required
-	CertFile, KeyFile string          // its TLS certificate chain and key, PEM
-	PlainLoopback     bool            // plain HTTP instead, on a loopback address only
-	Admin             string          // host:port on loopback where the status is told; empty: nowhere
-	CAFile            string          // PEM roots of the Regions' doors; default: the system's
-	Regions           []router.Region // Name, URL and Weight of each. Required
-	Mode              router.Mode     // active-active or warm-standby, until the quorum's is heard. Default: active-active
-	Primary           string          // of warm-standby, likewise. Default: the first
-	Witness           *witnessConfig  // a voter in this process; none: not here
+	Listen            string              // host:port that clients call. Required
+	CertFile, KeyFile string              // its TLS certificate chain and key, PEM
+	PlainLoopback     bool                // plain HTTP instead, on a loopback address only
+	Admin             string              // host:port on loopback where the status is told; empty: nowhere
+	CAFile            string              // PEM roots of the Regions' doors; default: the system's
+	Regions           []router.Region     // Name, URL and Weight of each. Required
+	Mode              router.Mode         // active-active or warm-standby, until the quorum's is heard. Default: active-active
+	Primary           string              // of warm-standby, likewise. Default: the first
+	Witness           *node.WitnessConfig // a voter in this process; none: not here
 }
 
 func loadRouterConfig(path string) (*routerConfig, error) {
@@ -62,7 +63,7 @@ func loadRouterConfig(path string) (*routerConfig, error) {
 		return nil, fmt.Errorf("member Admin: %q is not an address of this machine alone", c.Admin)
 	}
 	if c.Witness != nil {
-		return c, c.Witness.settle(filepath.Dir(path), "Witness.")
+		return c, c.Witness.Settle(filepath.Dir(path), "Witness.")
 	}
 	return c, nil
 }
@@ -114,9 +115,9 @@ process ("everpoint witness -h"); docs/internals/router.md says how it decides.`
 	if err != nil {
 		return err
 	}
-	var w *witness
+	var w *node.Witness
 	if cfg.Witness != nil {
-		if w, err = newWitness(ctx, cfg.Witness, log); err != nil {
+		if w, err = node.NewWitness(ctx, cfg.Witness, node.World{}, log); err != nil {
 			return err
 		}
 		fmt.Fprintf(stdout, "witness %s serves on %s\n", cfg.Witness.Name, cfg.Witness.Listen)
@@ -130,14 +131,14 @@ const routerStopMax = 20 * time.Second
 
 // serveRouter serves until ctx ends, then finishes what is under way. A witness
 // that is not nil votes until that is done.
-func serveRouter(ctx context.Context, cfg *routerConfig, r *router.Router, w *witness) error {
+func serveRouter(ctx context.Context, cfg *routerConfig, r *router.Router, w *node.Witness) error {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	defer stop()
 	failed := make(chan error, 3)
 	if w != nil {
-		beside.Go(func() { failed <- w.run(running) })
+		beside.Go(func() { failed <- w.Run(running) })
 	}
 	r.Hear(ctx) // before the first request: what is off stays off
 	beside.Go(func() { _ = r.Run(running) })

@@ -32,7 +32,7 @@ func (n *Node) group(w World, appRoom *apps.Service) ([]runner, error) {
 	if g == nil {
 		return nil, nil
 	}
-	certificates, err := g.tls()
+	certificates, err := peerTLS(g.CAFile, g.CertFile, g.KeyFile)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func (n *Node) group(w World, appRoom *apps.Service) ([]runner, error) {
 		voters := g.voters(n.Config.Region)
 		n.Quorum, err = quorum.New(quorum.Config{
 			Name: n.Config.Region, Node: n.Config.Node, Peers: voters, Founder: g.Founder,
-		}, n.Store, replica.Client(certificates), w.Now, w.chance(), n.log)
+		}, n.Store, w.peers(certificates), w.Now, w.chance(), n.log)
 		if err != nil {
 			return nil, err
 		}
@@ -69,7 +69,7 @@ func (n *Node) group(w World, appRoom *apps.Service) ([]runner, error) {
 			return nil, err
 		}
 		place.Follow(n.Replica)
-		n.control = &control{region: n.Config.Region, urls: voters, quorum: n.Quorum, transport: replica.Client(certificates).Transport}
+		n.control = &control{region: n.Config.Region, urls: voters, quorum: n.Quorum, transport: w.peers(certificates).Transport}
 		mux.Handle(quorum.Path, known(voters, n.Quorum.Handler()))
 		parts = append(parts, runner{"quorum", n.Quorum.Run}, runner{"group", place.Run})
 	case g.Together:
@@ -99,13 +99,13 @@ func (n *Node) group(w World, appRoom *apps.Service) ([]runner, error) {
 		TLSConfig: certificates, ReadHeaderTimeout: peerHeaderTimeout, MaxHeaderBytes: peerHeaderBytes,
 		ErrorLog: slog.NewLogLogger(n.log.With("component", "peers").Handler(), slog.LevelDebug),
 	}
-	return append(parts, runner{"peers", func(ctx context.Context) error { return serve(ctx, g.Listen, server) }}), nil
+	return append(parts, runner{"peers", func(ctx context.Context) error { return serve(ctx, w.Listen, g.Listen, server) }}), nil
 }
 
 // replica makes what pulls from the other Regions; where cfg names those that have
 // to have safety data, writes of it wait for them.
 func (n *Node) replica(cfg replica.Config, w World, certificates *tls.Config) (*replica.Replica, error) {
-	r, err := replica.New(cfg, n.Store, replica.Client(certificates), w.Now, n.log)
+	r, err := replica.New(cfg, n.Store, w.peers(certificates), w.Now, n.log)
 	if err == nil && cfg.Group != nil {
 		n.Store.Acknowledge(r.Acknowledge)
 	}
@@ -160,8 +160,8 @@ func (c *control) Seat(context.Context) (door.Seat, error) {
 
 // serve answers peers until ctx ends. Pulls last as long as the Regions do, so
 // they are cut, not waited for.
-func serve(ctx context.Context, listen string, server *http.Server) error {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", listen)
+func serve(ctx context.Context, open func(context.Context, string, string) (net.Listener, error), listen string, server *http.Server) error {
+	l, err := open(ctx, "tcp", listen)
 	if err != nil {
 		return fmt.Errorf("listen for peers: %w", err)
 	}
@@ -173,20 +173,20 @@ func serve(ctx context.Context, listen string, server *http.Server) error {
 	return nil
 }
 
-// tls is how this Region listens to the others and calls them: both sides show a
-// certificate of the group's authority.
-func (g *Group) tls() (*tls.Config, error) {
-	pem, err := os.ReadFile(g.CAFile)
+// peerTLS is how a Region or the witness listens to the others and calls them: both
+// sides show a certificate of the group's authority.
+func peerTLS(caFile, certFile, keyFile string) (*tls.Config, error) {
+	pem, err := os.ReadFile(caFile)
 	if err != nil {
 		return nil, fmt.Errorf("read the group's authority: %w", err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, errors.New("member Group.CAFile: no certificate in it")
+		return nil, errors.New("member CAFile of the group: no certificate in it")
 	}
-	cert, err := tls.LoadX509KeyPair(g.CertFile, g.KeyFile)
+	cert, err := tls.LoadX509KeyPair(certFile, keyFile)
 	if err != nil {
-		return nil, fmt.Errorf("read the Region's certificate: %w", err)
+		return nil, fmt.Errorf("read the certificate for the group: %w", err)
 	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, RootCAs: pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -55,6 +56,11 @@ type World struct {
 	Chance *mathrand.Rand
 	// Dial opens every connection to a carrier; nil means the network.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// DialPeer opens every connection to another Region or the witness; nil means the
+	// network.
+	DialPeer func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Listen opens what the other Regions call; nil means the network.
+	Listen func(ctx context.Context, network, addr string) (net.Listener, error)
 	// Fault fails the store's commit points; see store.Config.
 	Fault func(point string) error
 	// Tune changes delivery's settings.
@@ -76,7 +82,19 @@ func (w World) withDefaults() World {
 	if w.Dial == nil {
 		w.Dial = new(net.Dialer).DialContext
 	}
+	if w.Listen == nil {
+		w.Listen = new(net.ListenConfig).Listen
+	}
 	return w
+}
+
+// peers returns a client that calls the other Regions with a certificate.
+func (w World) peers(certificates *tls.Config) *http.Client {
+	c := replica.Client(certificates)
+	if t, ok := c.Transport.(*http.Transport); ok && w.DialPeer != nil {
+		t.DialContext = w.DialPeer
+	}
+	return c
 }
 
 // chance makes a room's own source: it is not safe for several at once.
