@@ -58,12 +58,15 @@ func (c *carrier) to() []string {
 
 // world is one node: store, queue and delivery over carriers of its own.
 type world struct {
-	t     *testing.T
-	dir   string
-	keys  *store.Keys
-	mail  *carrier
-	text  *carrier
-	fault atomic.Pointer[func(string) error] // fails the store's commit points
+	t    *testing.T
+	dir  string
+	keys *store.Keys
+	mail *carrier
+	text *carrier
+
+	region string
+	duty   group.Duty
+	fault  atomic.Pointer[func(string) error] // fails the store's commit points
 
 	store   *store.Store
 	queue   *queue.Queue
@@ -77,7 +80,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, dir: t.TempDir(), keys: keys, mail: &carrier{}, text: &carrier{}}
+	w := &world{t: t, dir: t.TempDir(), keys: keys, mail: &carrier{}, text: &carrier{}, region: "us-east-1", duty: group.Alone("us-east-1")}
 	w.start()
 	return w
 }
@@ -95,7 +98,7 @@ func (w *world) start() {
 	w.t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	var err error
-	w.store, err = store.Open(w.t.Context(), store.Config{Dir: w.dir, Region: "us-east-1", Fault: func(p string) error {
+	w.store, err = store.Open(w.t.Context(), store.Config{Dir: w.dir, Region: w.region, Fault: func(p string) error {
 		if f := w.fault.Load(); f != nil {
 			return (*f)(p)
 		}
@@ -106,13 +109,15 @@ func (w *world) start() {
 	}
 	w.queue = queue.New(queue.Config{Node: "n1"}, w.store, time.Now, rand.New(rand.NewPCG(1, 1)), log)
 	w.service = New(Config{Node: "n1", Numbers: []Number{{Number: "+12065550100", Type: "LONG_CODE", Country: "US", Route: "main"}}},
-		w.store, w.queue, group.Alone(w.store.Region()), nil, Routes{Mail: w.mail, Text: map[string]courier.Courier{"main": w.text}}, time.Now, rand.New(rand.NewPCG(2, 2)), log)
+		w.store, w.queue, w.duty, nil, Routes{Mail: w.mail, Text: map[string]courier.Courier{"main": w.text}}, time.Now,
+		rand.New(rand.NewPCG(2, 2)), log)
 	w.service.Mount()
 	storeCtx, stopStore := context.WithCancel(context.Background())
 	queueCtx, stopQueue := context.WithCancel(context.Background())
 	var stored, queued sync.WaitGroup
 	stored.Go(func() { _ = w.store.Run(storeCtx) })
 	queued.Go(func() { _ = w.queue.Run(queueCtx) })
+	queued.Go(func() { _ = w.service.Run(queueCtx) })
 	var once sync.Once
 	w.stop = func() {
 		once.Do(func() {

@@ -1,0 +1,345 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/everpoint/everpoint/aws"
+	"github.com/everpoint/everpoint/courier"
+	"github.com/everpoint/everpoint/state/changelog"
+	"github.com/everpoint/everpoint/state/group"
+	"github.com/everpoint/everpoint/state/quorum"
+	"github.com/everpoint/everpoint/state/store"
+)
+
+// council is what two Regions know of each other: who is a member since when.
+type council struct {
+	mu      sync.Mutex
+	members map[string]uint64
+	refuse  bool // claims are committed, and refused
+	changed chan struct{}
+}
+
+func (c *council) set(region string, epoch uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.members[region] = epoch
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+func (c *council) refusing(on bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refuse = on
+}
+
+// seat is one Region's duty: with the other there every other shard, else all.
+type seat struct {
+	c       *council
+	region  string
+	instead func(write func() error) error // in place of a claim; nil: it is made
+}
+
+func (s *seat) Standing() (group.Standing, error) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	st := group.Standing{Epoch: s.c.members[s.region], Shards: group.AllShards, Grouped: true}
+	if st.Epoch == 0 {
+		return st, aws.Unavailable("out of the set")
+	}
+	for other, epoch := range s.c.members {
+		if other != s.region && epoch > 0 {
+			st.Others = append(st.Others, other)
+		}
+	}
+	return st, nil
+}
+
+func (s *seat) Claim(_ context.Context, epoch uint64, write func() error) error {
+	if instead := s.instead; instead != nil {
+		return instead(write)
+	}
+	if err := write(); err != nil {
+		return err
+	}
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if s.c.refuse || s.c.members[s.region] != epoch {
+		return aws.Unavailable("refused")
+	}
+	return nil
+}
+
+func (s *seat) Valid(epoch uint64) bool { return s.Holds(s.region, epoch) }
+
+func (s *seat) Holds(region string, epoch uint64) bool {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.c.members[region] == epoch
+}
+
+func (s *seat) Orphaned(region string, epoch uint64) bool { return !s.Holds(region, epoch) }
+
+func (s *seat) Mark(context.Context, uint64, []quorum.Mark) error { return nil }
+func (s *seat) Marks(string) map[string]uint64                    { return nil }
+func (s *seat) DropMarks(context.Context, string) error           { return nil }
+
+func (s *seat) Changed() <-chan struct{} {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.c.changed
+}
+
+// pair is two Regions that hear of each other when the test says so.
+type pair struct {
+	t    *testing.T
+	c    *council
+	a, b *world
+	at   map[string]int64 // what was shipped, by Region and stream
+}
+
+func newPair(t *testing.T) *pair {
+	t.Helper()
+	keys, err := store.NewKeys()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &council{members: map[string]uint64{"a": 1, "b": 2}, changed: make(chan struct{})}
+	p := &pair{t: t, c: c, at: map[string]int64{}}
+	for _, r := range []struct {
+		name string
+		w    **world
+	}{{"a", &p.a}, {"b", &p.b}} {
+		w := &world{t: t, dir: t.TempDir(), keys: keys, mail: &carrier{}, text: &carrier{}, region: r.name, duty: &seat{c: c, region: r.name}}
+		w.start()
+		*r.w = w
+	}
+	return p
+}
+
+// ship merges what a Region has written into the other; of some streams only when
+// they are named.
+func (p *pair) ship(from, to *world, streams ...store.Stream) {
+	p.t.Helper()
+	if len(streams) == 0 {
+		streams = []store.Stream{store.Safety, store.Changes}
+	}
+	for _, st := range streams {
+		at := from.region + string(st)
+		blocks, err := from.store.Blocks(context.Background(), st, p.at[at], 100000)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		for _, bl := range blocks {
+			p.at[at] = bl.N
+			var changes []changelog.Change
+			for _, record := range bl.Records {
+				c, err := changelog.DecodeChange(record)
+				if err != nil {
+					p.t.Fatal(err)
+				}
+				if !c.Foreign {
+					changes = append(changes, c)
+				}
+			}
+			to.update(func(tx *store.Tx) error {
+				for _, c := range changes {
+					if _, err := tx.Merge(c, st == store.Safety, func(string, []byte) ([]store.Index, error) { return nil, nil }); err != nil {
+						return err
+					}
+				}
+				return to.service.Merged(tx, changes)
+			})
+		}
+	}
+}
+
+func pairs(t *testing.T, test func(t *testing.T, p *pair)) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		defer func() {
+			p.a.stop()
+			p.b.stop()
+		}()
+		test(t, p)
+	})
+}
+
+// people writes n endpoints in Region a, known to b.
+func (p *pair) people(n int) []Member {
+	var members []Member
+	for i := range n {
+		m := p.a.endpoint(fmt.Sprintf("e%d", i), ChannelEmail, fmt.Sprintf("e%03d@tea.example", i), nil)
+		m.Hash = uint64(i)
+		members = append(members, m)
+	}
+	p.ship(p.a, p.b)
+	return members
+}
+
+// times counts what went to each address, from both Regions.
+func (p *pair) times() map[string]int {
+	n := map[string]int{}
+	for _, w := range []*world{p.a, p.b} {
+		for _, to := range w.mail.to() {
+			n[to]++
+		}
+	}
+	return n
+}
+
+func TestTakeover_sends_the_rest_and_lists_what_may_have_left(t *testing.T) {
+	for _, policy := range []Policy{Leave, Resend} {
+		t.Run(string(policy), func(t *testing.T) {
+			pairs(t, func(t *testing.T, p *pair) {
+				members := p.people(200)
+				p.a.update(func(tx *store.Tx) error { return p.a.service.SetPolicy(tx, testApp, "", policy) })
+				p.ship(p.a, p.b)
+				// After the 70th message the Region's disk says no more.
+				p.a.mail.answer = func(n int, _ *courier.Message) courier.Outcome {
+					if n >= 70 {
+						p.a.inject(func(string) error { return errors.New("power cut") })
+					}
+					return courier.Outcome{Status: courier.Accepted, Code: "250"}
+				}
+				p.a.submit(campaignPlan(), members...)
+				synctest.Wait()
+				p.ship(p.a, p.b)
+				before := p.b.tally("activity1")
+				if before.Claimed != 200 || before.Sent != p.a.tally("activity1").Sent {
+					t.Errorf("before the loss Region b counts %+v", before)
+				}
+				time.Sleep(10 * time.Second)
+				if got := p.b.mail.to(); len(got) != 0 {
+					t.Fatalf("Region b sends to %d though a is there", len(got))
+				}
+				p.c.set("a", 0)
+				time.Sleep(time.Minute)
+				list := p.b.ambiguous()
+				if len(list) == 0 || len(list) > windowMax {
+					t.Fatalf("%d ambiguous after the loss", len(list))
+				}
+				listed := map[string]bool{}
+				for _, a := range list {
+					listed[a.Address] = true
+					if a.Decision != policy {
+						t.Errorf("row %+v", a)
+					}
+				}
+				check := func() {
+					t.Helper()
+					times := p.times()
+					for i := range 200 {
+						to := fmt.Sprintf("e%03d@tea.example", i)
+						switch n := times[to]; {
+						case n == 0 && !listed[to]:
+							t.Errorf("%s was lost", to)
+						case n > 1 && (!listed[to] || policy == Leave):
+							t.Errorf("%s was sent to %d times", to, n)
+						}
+					}
+				}
+				check()
+				if sum := p.b.tally("activity1"); sum.InFlight() != 0 || sum.BlocksDone != 1 {
+					t.Errorf("Region b counts %+v", sum)
+				}
+				// Region a comes back with what it knows, as another member.
+				p.a.inject(nil)
+				time.Sleep(time.Minute)
+				p.ship(p.b, p.a)
+				p.ship(p.a, p.b)
+				p.c.set("a", 3)
+				time.Sleep(10 * time.Minute)
+				p.ship(p.b, p.a)
+				p.ship(p.a, p.b)
+				check()
+				a, b := p.a.tally("activity1"), p.b.tally("activity1")
+				if !a.equal(b) || a.InFlight() != 0 || a.Sent+a.Left != 200 {
+					t.Errorf("Region a counts %+v, b %+v", a, b)
+				}
+				resolved := 0
+				for _, a := range p.b.ambiguous() {
+					if a.Resolution != "" {
+						resolved++
+					}
+				}
+				if resolved == 0 {
+					t.Errorf("none of the %d on the list is resolved by what Region a knew", len(list))
+				}
+			})
+		})
+	}
+}
+
+func TestTakeover_of_a_claim_that_came_late_sends_nothing(t *testing.T) {
+	pairs(t, func(t *testing.T, p *pair) {
+		members := p.people(20)
+		p.c.refusing(true)
+		p.a.submit(campaignPlan(), members...)
+		time.Sleep(10 * time.Second)
+		p.c.set("a", 0)
+		p.c.refusing(false)
+		time.Sleep(10 * time.Second)
+		p.ship(p.a, p.b)
+		time.Sleep(time.Minute)
+		p.c.set("a", 5)
+		p.ship(p.b, p.a)
+		time.Sleep(time.Hour)
+		p.ship(p.a, p.b)
+		p.ship(p.b, p.a)
+		if n := len(p.times()); n != 0 {
+			t.Errorf("%d were sent to", n)
+		}
+		a, b := p.a.tally("activity1"), p.b.tally("activity1")
+		if !a.equal(b) || a.Held[ReasonSuperseded]+a.Left != 20 {
+			t.Errorf("Region a counts %+v, b %+v", a, b)
+		}
+	})
+}
+
+func TestAttempts_that_are_refused_wait(t *testing.T) {
+	pairs(t, func(t *testing.T, p *pair) {
+		members := p.people(20)
+		p.c.refusing(true)
+		p.a.submit(campaignPlan(), members...)
+		time.Sleep(10 * time.Second)
+		if n := len(p.times()); n != 0 {
+			t.Fatalf("%d were sent to without a claim", n)
+		}
+		p.c.refusing(false)
+		time.Sleep(time.Minute)
+		if n := len(p.times()); n != 20 {
+			t.Errorf("%d were sent to", n)
+		}
+		if sum := p.a.tally("activity1"); sum.Sent != 20 || len(p.a.ambiguous()) != 0 {
+			t.Errorf("%+v", sum)
+		}
+	})
+}
+
+// An opt-out that the other Region had acknowledged when it heard of the attempt
+// is known before the wire.
+func TestAttempt_is_checked_again_when_the_others_have_it(t *testing.T) {
+	pairs(t, func(t *testing.T, p *pair) {
+		members := p.people(2)
+		p.a.duty.(*seat).instead = func(write func() error) error {
+			err := write()
+			p.a.endpoint("e1", ChannelEmail, "e001@tea.example", map[string]string{"OptOut": "ALL"})
+			return err
+		}
+		p.a.submit(campaignPlan(), members...)
+		time.Sleep(time.Minute)
+		if got := p.a.mail.to(); len(got) != 1 || got[0] != "e000@tea.example" {
+			t.Errorf("sent to %v", got)
+		}
+		if sum := p.a.tally("activity1"); sum.Held[ReasonOptOut] != 1 || sum.InFlight() != 0 {
+			t.Errorf("%+v", sum)
+		}
+	})
+}
