@@ -14,11 +14,11 @@ import (
 // version a small row and its content under the id of the head: a name that is
 // deleted and made again has another id, and so nothing of its former life.
 var (
-	kindHead    = store.Kind{Name: "template", Rule: changelog.RuleDocument}         // account/name/TYPE
-	kindVersion = store.Kind{Name: "template-version", Rule: changelog.RuleDocument} // id/version
-	kindContent = store.Kind{Name: "template-content", Rule: changelog.RuleDocument} // id/version
-	kindCount   = store.Kind{Name: "template-count", Rule: changelog.RuleDocument}   // account
-	kindSweep   = store.Kind{Name: "template-sweep", Rule: changelog.RuleLocal}      // due/id/version
+	kindHead    = store.Kind{Name: "template", Rule: changelog.RuleDocument, Safety: true}         // account/name/TYPE
+	kindVersion = store.Kind{Name: "template-version", Rule: changelog.RuleDocument, Safety: true} // id/version
+	kindContent = store.Kind{Name: "template-content", Rule: changelog.RuleDocument, Safety: true} // id/version
+	kindCount   = store.Kind{Name: "template-count", Rule: changelog.RuleDocument, Safety: true}   // account
+	kindSweep   = store.Kind{Name: "template-sweep", Rule: changelog.RuleLocal}                    // due/id/version
 )
 
 // head is a template without what its versions say.

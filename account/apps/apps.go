@@ -12,7 +12,7 @@ import (
 )
 
 // Kind is the family of app rows; their key is the app's id.
-var Kind = store.Kind{Name: "app", Rule: changelog.RuleDocument}
+var Kind = store.Kind{Name: "app", Rule: changelog.RuleDocument, Safety: true}
 
 // An App is an app as it is stored.
 type App struct {

@@ -315,7 +315,9 @@ func TestPurge(t *testing.T) {
 func TestPurge_of_an_app_that_another_region_deleted(t *testing.T) {
 	here, there := newRoom(t, Config{}), newRoom(t, Config{})
 	kind := store.Kind{Name: "thing", Rule: changelog.RuleRecord}
-	here.Contains(Content{Kind: kind, Prefix: func(app string) string { return app + "/" }})
+	here.Contains(Content{
+		Kind: kind, Prefix: func(app string) string { return app + "/" }, App: func(key string) string { return key[:min(len(key), 32)] },
+	})
 	gone := there.make("gone")
 	tell := func() {
 		t.Helper()
@@ -357,5 +359,22 @@ func TestPurge_of_an_app_that_another_region_deleted(t *testing.T) {
 	tell()
 	if n := left(); n != 0 {
 		t.Errorf("%d rows of an app that is gone are left", n)
+	}
+
+	// What the other Region tells of later, for the deletion goes first.
+	*here.clock = here.clock.Add(purgeGrace)
+	if err := here.purgeOnce(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := here.store.Update(t.Context(), func(tx *store.Tx) error {
+		return errors.Join(tx.Put(kind, gone+"/2", []byte("{}")), here.Merged(tx, kind.Name, gone+"/2", []byte("{}")))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := here.purgeOnce(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := left(); n != 0 {
+		t.Errorf("%d rows that came after the deletion are left", n)
 	}
 }

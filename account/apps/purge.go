@@ -1,6 +1,7 @@
 package apps
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -13,6 +14,9 @@ import (
 type Content struct {
 	Kind   store.Kind
 	Prefix func(app string) string // what the keys of an app's rows start with
+	// App is the app that a key belongs to. It is given where rows are no safety
+	// data: another Region may tell of one after the app's deletion, which goes first.
+	App func(key string) string
 }
 
 // Contains says what else an app's deletion removes. Call it before Run.
@@ -38,11 +42,29 @@ const (
 )
 
 // Merged is told of rows that another Region changed: an app that was deleted
-// there is purged here too.
+// there is purged here too, and so is what comes after its deletion.
 func (s *Service) Merged(tx *store.Tx, kind, key string, body []byte) error {
-	if kind != Kind.Name {
-		return nil
+	if kind == Kind.Name {
+		return s.purgeDeleted(tx, key, body)
 	}
+	for _, c := range s.contents {
+		if c.Kind.Name != kind || c.App == nil || body == nil {
+			continue
+		}
+		app := c.App(key)
+		row, err := tx.Get(Kind, app)
+		if err != nil {
+			return err
+		}
+		if bytes.Contains(row, []byte(`"DeletedAt"`)) { // spares most rows the decoding
+			return s.purgeDeleted(tx, app, row)
+		}
+	}
+	return nil
+}
+
+// purgeDeleted has an app purged whose row says that it was deleted.
+func (s *Service) purgeDeleted(tx *store.Tx, app string, body []byte) error {
 	d, err := changelog.DecodeDocument(body)
 	if err != nil || d.Body == nil {
 		return err
@@ -52,7 +74,7 @@ func (s *Service) Merged(tx *store.Tx, kind, key string, body []byte) error {
 		return err
 	}
 	tx.AfterCommit(s.rouse)
-	return store.Save(tx, kindPurge, key, &purge{DeletedAt: s.now().UnixMilli()})
+	return store.Save(tx, kindPurge, app, &purge{DeletedAt: s.now().UnixMilli()})
 }
 
 func (s *Service) rouse() {

@@ -21,7 +21,7 @@ var (
 )
 
 // safely is the kind of a row for a write that another Region must hear of
-// first: an opt-out, an opt-in, a deletion.
+// first: an opt-out, an opt-in, a deletion, a new import job.
 func safely(k store.Kind) store.Kind {
 	k.Safety = true
 	return k

@@ -54,7 +54,7 @@ func (s *Service) Mount(m *wire.Mux) {
 func Contents() []apps.Content {
 	var all []apps.Content
 	for _, k := range []store.Kind{KindEndpoint, KindUser, kindNames, kindStrip} {
-		all = append(all, apps.Content{Kind: k, Prefix: AppPrefix})
+		all = append(all, apps.Content{Kind: k, Prefix: AppPrefix, App: AppOfKey})
 	}
 	return all
 }

@@ -116,7 +116,8 @@ type ImportMembers struct {
 }
 
 // The rows of imports. A job is a document that every Region can show and the
-// Region that took it runs; the rest stays there.
+// Region that took it runs; the rest stays there. Its creation is safety data,
+// its progress is not.
 var (
 	kindImport        = store.Kind{Name: "import-job", Rule: changelog.RuleDocument}
 	kindImportFiles   = store.Kind{Name: "import-files", Rule: changelog.RuleLocal}
@@ -180,7 +181,9 @@ func ofSegment(app, id string) store.Index {
 	return store.Index{Name: "segment", Value: app + "\x00" + id}
 }
 
-func saveJob(tx *store.Tx, j *importJob) error {
+func saveJob(tx *store.Tx, j *importJob) error { return saveJobAs(tx, kindImport, j) }
+
+func saveJobAs(tx *store.Tx, k store.Kind, j *importJob) error {
 	var x []store.Index
 	if !j.over() {
 		x = append(x, openIn(j.Region), openOf(j.Account))
@@ -188,7 +191,7 @@ func saveJob(tx *store.Tx, j *importJob) error {
 	if j.SegmentID != "" {
 		x = append(x, ofSegment(j.App, j.SegmentID))
 	}
-	return store.Save(tx, kindImport, j.key(), j, x...)
+	return store.Save(tx, k, j.key(), j, x...)
 }
 
 // Imports answers the import operations and runs the jobs. Create it with
@@ -229,7 +232,7 @@ func (im *Imports) Mount(m *wire.Mux) {
 func ImportContents() []apps.Content {
 	var all []apps.Content
 	for _, k := range []store.Kind{kindImport, kindImportFiles, kindImportFailure} {
-		all = append(all, apps.Content{Kind: k, Prefix: AppPrefix})
+		all = append(all, apps.Content{Kind: k, Prefix: AppPrefix, App: AppOfKey})
 	}
 	return all
 }
@@ -257,7 +260,8 @@ func (im *Imports) create(ctx context.Context, in *pinpoint.CreateImportJobReque
 			return err
 		}
 		tx.AfterCommit(im.rouse)
-		return saveJob(tx, j)
+		// The job itself is a control write; how far it is comes with the rows it made.
+		return saveJobAs(tx, safely(kindImport), j)
 	})
 	if err != nil {
 		return nil, err

@@ -323,6 +323,9 @@ func (im *Imports) work(ctx context.Context, j *importJob) error {
 		}
 	}
 	return im.step(ctx, j, func(tx *store.Tx, j *importJob) error {
+		if j.over() {
+			return nil // an earlier try was committed, and its answer lost
+		}
 		j.Status = pinpoint.JobStatusCompleted
 		if j.FailedPieces > 0 {
 			j.Status = pinpoint.JobStatusFailed
@@ -390,6 +393,9 @@ func (im *Imports) files(ctx context.Context, j *importJob) ([]sourceFile, error
 		return nil, err
 	}
 	return files, im.step(ctx, j, func(tx *store.Tx, j *importJob) error {
+		if j.Listed {
+			return nil // as above
+		}
 		j.Listed, j.Pieces, j.Status = true, len(files), pinpoint.JobStatusProcessing
 		if *j.Definition.DefineSegment {
 			s := ImportSegment{ID: j.SegmentID, Name: deref(j.Definition.SegmentName), Account: j.Account, JobID: j.ID, Definition: j.Definition}

@@ -36,7 +36,7 @@ type importRoom struct {
 // segmentDouble keeps segments in the store, as the room of segments does.
 type segmentDouble struct{}
 
-var kindDouble = store.Kind{Name: "segment-double", Rule: changelog.RuleLocal}
+var kindDouble = store.Kind{Name: "segment-double", Rule: changelog.RuleDocument, Safety: true}
 
 type doubledSegment struct {
 	Name      string
@@ -86,6 +86,9 @@ func (d *segmentDouble) FinishImport(tx *store.Tx, _, id string) error {
 	s, err := d.load(tx, id)
 	if err != nil {
 		return err
+	}
+	if s.Finished {
+		return aws.NotFound("no import into segment %s is under way", id)
 	}
 	s.Finished = true
 	return store.Save(tx, kindDouble, id, s)
@@ -715,6 +718,31 @@ func TestImportRepeatsSafely(t *testing.T) {
 }
 
 // TestImportLease: two nodes never run one job, and a dead node's job is taken over.
+func TestImport_goes_on_when_the_group_was_late(t *testing.T) {
+	r := newImportRoom(t, ImportConfig{})
+	r.file("in/a", "Id,Address,ChannelType\ne1,1@example.com,EMAIL\n")
+	id := r.start(`"Format":"CSV","DefineSegment":true,"RegisterEndpoints":true,"S3Url":"s3://bucket/in"`)
+	r.store.Acknowledge(func(context.Context, int64) error {
+		return aws.Unavailable("written here, but not said in time to be elsewhere")
+	})
+	r.once()
+	j := r.job(id)
+	r.expectJob(j, "COMPLETED", 1, 0, 1, 0)
+	s, err := r.segments.load(r.store.Reader(t.Context()), *j.Definition.SegmentId)
+	if err != nil || !s.Finished || !slices.Equal(s.Endpoints, []string{"e1"}) {
+		t.Errorf("segment %+v, %v", s, err)
+	}
+}
+
+func TestImportJob_is_with_the_group_before_it_is_answered(t *testing.T) {
+	r := newImportRoom(t, ImportConfig{})
+	r.store.Acknowledge(func(context.Context, int64) error { return aws.Unavailable("the group does not have it") })
+	status, text := r.call("POST", "/jobs/import", `{"RoleArn":"`+role+`","Format":"CSV","RegisterEndpoints":true,"S3Url":"s3://bucket/in"}`)
+	if status != 503 {
+		t.Errorf("%d %s", status, text)
+	}
+}
+
 func TestImportLease(t *testing.T) {
 	r := newImportRoom(t, ImportConfig{RunningPerAccount: 2, Lease: time.Minute})
 	r.file("in/a.csv", "Id,Address,ChannelType\ne,a,EMAIL\n")

@@ -2,6 +2,7 @@ package segments
 
 import (
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -29,7 +30,7 @@ var (
 func Contents() []apps.Content {
 	var all []apps.Content
 	for _, k := range []store.Kind{KindSegment, KindVersion, KindMember, kindImport} {
-		all = append(all, apps.Content{Kind: k, Prefix: prefix})
+		all = append(all, apps.Content{Kind: k, Prefix: prefix, App: appOf})
 	}
 	return all
 }
@@ -127,7 +128,14 @@ func SetTags(tx *store.Tx, app, id string, tags map[string]string) error {
 	return store.Save(tx, KindSegment, key(app, id), seg)
 }
 
-func prefix(app string) string  { return app + "/" }
+func prefix(app string) string { return app + "/" }
+
+// appOf is the app that a key belongs to.
+func appOf(key string) string {
+	app, _, _ := strings.Cut(key, "/")
+	return app
+}
+
 func key(app, id string) string { return app + "/" + id }
 
 // own returns the app's segment, or the fault that there is none.

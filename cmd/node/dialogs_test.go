@@ -123,6 +123,7 @@ type dialog struct {
 	node  *Node
 	clock atomic.Int64 // nanoseconds since 1970
 	fault atomic.Pointer[string]
+	asked atomic.Int64 // how often the group was waited for
 	saved map[string]string
 }
 
@@ -175,6 +176,10 @@ func newDialog(t *testing.T, archive *txtar.Archive) *dialog {
 		t.Fatal(err)
 	}
 	d.node = n
+	n.Store.Acknowledge(func(context.Context, int64) error {
+		d.asked.Add(1)
+		return nil
+	})
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- n.Run(ctx) }()
@@ -600,9 +605,28 @@ func (d *dialog) send(s *said) *httptest.ResponseRecorder {
 		d.fault.Store(&s.fault)
 		defer d.fault.Store(nil)
 	}
-	w := httptest.NewRecorder()
+	w, asked := httptest.NewRecorder(), d.asked.Load()
 	d.node.Door.Handler().ServeHTTP(w, r.WithContext(d.t.Context()))
+	if w.Code < 300 && d.asked.Load() == asked {
+		d.unasked(s)
+	}
 	return w
+}
+
+// unasked reports a control-plane call that was answered without the group having
+// what it wrote.
+//
+// Source: design 5, Two planes.
+func (d *dialog) unasked(s *said) {
+	d.t.Helper()
+	r := d.request(s)
+	match, err := d.node.Mux.Find(&wire.Request{
+		Method: r.Method, RawPath: r.URL.EscapedPath(), RawQuery: r.URL.RawQuery, Header: r.Header, Body: s.body,
+	})
+	// What campaigns write is not safety data yet.
+	if err == nil && match.Op.Plane == wire.ControlPlane && !strings.Contains(match.Op.Name+s.target, "ampaign") {
+		d.t.Errorf("%s %s: %s was answered before the group had it", s.method, s.target, match.Op.Name)
+	}
 }
 
 type readCloser struct{ *bytes.Reader }

@@ -12,7 +12,7 @@ import (
 )
 
 // kindStream rows are keyed by app.
-var kindStream = store.Kind{Name: "event-stream", Rule: changelog.RuleDocument}
+var kindStream = store.Kind{Name: "event-stream", Rule: changelog.RuleDocument, Safety: true}
 
 // A Stream says where an app's events go besides.
 type Stream struct {

@@ -33,7 +33,7 @@ const (
 func (t Type) id() string { return strings.ToLower(string(t)) }
 
 // kind rows are keyed by app and type.
-var kind = store.Kind{Name: "channel", Rule: changelog.RuleDocument}
+var kind = store.Kind{Name: "channel", Rule: changelog.RuleDocument, Safety: true}
 
 func key(app string, t Type) string { return app + "/" + string(t) }
 
