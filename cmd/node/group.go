@@ -26,9 +26,10 @@ import (
 )
 
 // group joins the node to the other Regions: it returns what pulls from them and
-// what answers their pulls.
+// what answers their pulls. It sets Duty.
 func (n *Node) group(w World, appRoom *apps.Service) ([]runner, error) {
 	g := n.Config.Group
+	n.Duty = group.Alone(n.Config.Region)
 	if g == nil {
 		return nil, nil
 	}
@@ -39,6 +40,14 @@ func (n *Node) group(w World, appRoom *apps.Service) ([]runner, error) {
 	cfg := replica.Config{
 		Region: n.Config.Region, Node: n.Config.Node, Indexes: endpoints.Indexes,
 		Merged: func(tx *store.Tx, c changelog.Change) error { return appRoom.Merged(tx, c.Kind, c.Key, c.Body) },
+		MergedAll: func(tx *store.Tx, changes []changelog.Change) error {
+			for _, hear := range n.merged {
+				if err := hear(tx, changes); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
 	}
 	var names []string
 	for _, p := range g.Peers {
@@ -64,11 +73,12 @@ func (n *Node) group(w World, appRoom *apps.Service) ([]runner, error) {
 			return nil, err
 		}
 		place := group.New(group.Config{Region: n.Config.Region}, n.Store, n.Quorum, w.Now, n.log)
-		cfg.Group, cfg.Index, cfg.Late = place.Together, place.Index, place.Late
+		cfg.Group, cfg.Index, cfg.Late, cfg.Member = place.Together, place.Index, place.Late, place.Member
 		if n.Replica, err = n.replica(cfg, w, certificates); err != nil {
 			return nil, err
 		}
 		place.Follow(n.Replica)
+		n.Duty = place
 		n.control = &control{region: n.Config.Region, urls: voters, quorum: n.Quorum, transport: w.peers(certificates).Transport}
 		mux.Handle(quorum.Path, known(voters, n.Quorum.Handler()))
 		parts = append(parts, runner{"quorum", n.Quorum.Run}, runner{"group", place.Run})
@@ -100,6 +110,15 @@ func (n *Node) group(w World, appRoom *apps.Service) ([]runner, error) {
 		ErrorLog: slog.NewLogLogger(n.log.With("component", "peers").Handler(), slog.LevelDebug),
 	}
 	return append(parts, runner{"peers", func(ctx context.Context) error { return serve(ctx, w.Listen, g.Listen, server) }}), nil
+}
+
+// lease keeps the Region's lease: below the rooms that claim, so that it is given
+// back after they have stopped, and above the quorum that takes it back.
+func (n *Node) lease() []runner {
+	if n.Quorum == nil {
+		return nil
+	}
+	return []runner{{"lease", n.Quorum.KeepLease}}
 }
 
 // replica makes what pulls from the other Regions; where cfg names those that have

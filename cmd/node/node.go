@@ -37,6 +37,7 @@ import (
 	"github.com/everpoint/everpoint/outreach/campaigns"
 	"github.com/everpoint/everpoint/outreach/messages"
 	"github.com/everpoint/everpoint/senders/channels"
+	"github.com/everpoint/everpoint/state/changelog"
 	"github.com/everpoint/everpoint/state/eventlog"
 	"github.com/everpoint/everpoint/state/group"
 	"github.com/everpoint/everpoint/state/queue"
@@ -113,7 +114,11 @@ type Node struct {
 	Mux      *wire.Mux
 	Replica  *replica.Replica // nil when the Region is alone
 	Quorum   *quorum.Quorum   // nil where the Regions do not vote
+	Duty     group.Duty
 
+	// merged hears of each commit of what other Regions changed, in its update. Rooms
+	// add theirs in assemble; see [replica.Config.MergedAll].
+	merged  []func(*store.Tx, []changelog.Change) error
 	control *control // nil as Quorum
 	log     *slog.Logger
 	started time.Time
@@ -193,6 +198,12 @@ func (n *Node) assemble(w World) error {
 	templateRoom := templates.New(st, ids, tokens, w.Now)
 	channelRoom := channels.New(cfg.channels(), st, w.Now)
 
+	// What the Regions do together: who of them may send is asked from here on.
+	peers, err := n.group(w, appRoom)
+	if err != nil {
+		return fmt.Errorf("group: %w", err)
+	}
+
 	// Floor 4: the one way out.
 	heard := &hearing{}
 	routes, carriers, err := n.couriers(w, heard)
@@ -230,10 +241,6 @@ func (n *Node) assemble(w World) error {
 	}
 
 	// Floor 6: the street side.
-	peers, err := n.group(w, appRoom)
-	if err != nil {
-		return fmt.Errorf("group: %w", err)
-	}
 	keys, err := cfg.accessKeys()
 	if err != nil {
 		return err
@@ -256,10 +263,9 @@ func (n *Node) assemble(w World) error {
 		{{"store", st.Run}, {"collector", tuneCollector}},
 		carriers,
 		{{"audience index", n.Index.Run}},
+		peers,
+		n.lease(),
 		{{"queue", n.Queue.Run}, {"imports", imports.Run}, {"apps", appRoom.Run}, {"endpoints", endpointRoom.Run}, {"events", eventRoom.Run}, {"eventlog", facts.Run}},
-	}
-	if len(peers) > 0 {
-		n.floors = append(n.floors, peers)
 	}
 	if !w.NoDoor {
 		n.floors = append(n.floors, []runner{{"door", n.Door.Run}})

@@ -3,6 +3,7 @@ package group
 import (
 	"context"
 	"math"
+	"math/bits"
 
 	"github.com/everpoint/everpoint/state/quorum"
 )
@@ -22,8 +23,9 @@ type Duty interface {
 	// Claim runs write, which commits claims at an epoch, and returns when they may
 	// be relied on: every other Region of the set has them, knows this Region to be
 	// a member at the epoch, and what it had acknowledged to anybody when it said so
-	// is here. Duty does not move while write runs. After an error nothing of what
-	// was written may go on the wire.
+	// is here. Duty does not move while write runs: write asks for Standing, and
+	// claims of its Shards alone. It returns soon, and must not call Claim. After an
+	// error nothing of what was written may go on the wire.
 	Claim(ctx context.Context, epoch uint64, write func() error) error
 	// Valid reports whether what was claimed at an epoch may be put on the wire at
 	// this moment. It is asked before every message, and cheap.
@@ -65,6 +67,9 @@ const AllShards Shards = math.MaxUint64
 
 // Has reports whether a shard is in the set.
 func (s Shards) Has(shard int) bool { return s>>shard&1 == 1 }
+
+// Count is how many shards are in the set.
+func (s Shards) Count() int { return bits.OnesCount64(uint64(s)) }
 
 // Alone is the duty of a Region that has no group: everything, always.
 func Alone(region string) Duty { return alone(region) }

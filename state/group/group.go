@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,6 +34,10 @@ type Config struct {
 // Quorum is what the Regions decide by.
 type Quorum interface {
 	State() (quorum.State, uint64)
+	Wait(ctx context.Context, index uint64) error
+	Member(region, incarnation string) uint64
+	Lease() (epoch uint64, left time.Duration, ok bool)
+	Reason() string
 	Propose(ctx context.Context, c quorum.Command) (quorum.Result, error)
 }
 
@@ -40,6 +45,7 @@ type Quorum interface {
 type Replica interface {
 	Status() []replica.Status
 	CatchUp(ctx context.Context, others map[string]string, index uint64) error
+	Handshake(ctx context.Context, epoch uint64) error
 }
 
 // Group keeps this Region's place in the set. Make it with New, give it the
@@ -54,6 +60,8 @@ type Group struct {
 
 	current atomic.Bool // what is known of the set is not what an earlier life left
 	late    chan string
+
+	handover *handover
 }
 
 // New returns a Region's place in a group. Nothing happens before Run.
@@ -68,7 +76,7 @@ func New(cfg Config, st *store.Store, q Quorum, now func() time.Time, log *slog.
 	if cfg.NearBlocks <= 0 {
 		cfg.NearBlocks = 64
 	}
-	return &Group{cfg: cfg, store: st, quorum: q, now: now, log: log.With("component", "group"), late: make(chan string, 16)}
+	return &Group{cfg: cfg, store: st, quorum: q, now: now, log: log.With("component", "group"), late: make(chan string, 16), handover: newHandover()}
 }
 
 // Follow says what hears the others. It is called once, before Run.
@@ -92,13 +100,13 @@ func (g *Group) Together() (map[string]string, error) {
 }
 
 // Index is how far this node has applied the quorum's log: what
-// [replica.Config.Index] tells. It is 0 while Together fails.
+// [replica.Config.Index] tells. It is 0 while Together fails, and stays behind
+// while claims of an older duty map are being written.
 func (g *Group) Index() uint64 {
 	if !g.current.Load() {
 		return 0
 	}
-	_, index := g.quorum.State()
-	return index
+	return g.handover.index(g.quorum)
 }
 
 // Late notes that a write has waited long for a Region. It is what
@@ -110,8 +118,12 @@ func (g *Group) Late(region string) {
 	}
 }
 
-// Run keeps the Region's place until ctx ends.
+// Run keeps the Region's place and duty until ctx ends.
 func (g *Group) Run(ctx context.Context) error {
+	var keeping sync.WaitGroup
+	defer keeping.Wait()
+	keeping.Go(func() { g.keepDuty(ctx) })
+	keeping.Go(func() { g.tellChanges(ctx) })
 	began := g.now()
 	tick := time.NewTicker(g.cfg.Interval)
 	defer tick.Stop()

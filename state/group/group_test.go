@@ -22,6 +22,11 @@ import (
 
 var kindSafe = store.Kind{Name: "safe", Rule: changelog.RuleAppend, Safety: true}
 
+const (
+	removeAfter = 400 * time.Millisecond
+	leaseTime   = time.Second
+)
+
 // world is Regions and a witness that hear of each other over HTTP/2 on loopback.
 type world struct {
 	t       *testing.T
@@ -38,6 +43,9 @@ type member struct {
 
 	mu      sync.Mutex
 	handler http.Handler // nil: it does not answer
+	network context.Context
+	unplug  context.CancelFunc
+	mux     http.Handler
 
 	store  *store.Store
 	quorum *quorum.Quorum
@@ -48,13 +56,21 @@ type member struct {
 
 // called says in a header who calls, as certificates do elsewhere.
 type called struct {
-	by   string
+	by   *member
 	next http.RoundTripper
 }
 
 func (c called) RoundTrip(req *http.Request) (*http.Response, error) {
-	req = req.Clone(req.Context())
-	req.Header.Set("Caller", c.by)
+	c.by.mu.Lock()
+	network := c.by.network
+	c.by.mu.Unlock()
+	if network.Err() != nil {
+		return nil, errors.New("cut off")
+	}
+	ctx, cancel := context.WithCancel(req.Context())
+	context.AfterFunc(network, cancel)
+	req = req.Clone(ctx)
+	req.Header.Set("Caller", c.by.name)
 	return c.next.RoundTrip(req)
 }
 
@@ -118,6 +134,9 @@ func (m *member) start() {
 		}
 	}
 	var err error
+	m.mu.Lock()
+	m.network, m.unplug = context.WithCancel(context.Background())
+	m.mu.Unlock()
 	m.store, err = store.Open(context.Background(), store.Config{Dir: m.dir, Region: m.name}, m.w.keys, time.Now, log)
 	must(err)
 	peers := map[string]string{}
@@ -131,18 +150,18 @@ func (m *member) start() {
 	transport := &http.Transport{
 		ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // both ends are this test
 	}
-	client := &http.Client{Transport: called{m.name, transport}}
+	client := &http.Client{Transport: called{m, transport}}
 	m.quorum, err = quorum.New(quorum.Config{
-		Name: m.name, Witness: m.name == "witness", Node: "n1", Peers: peers, Founder: "witness", Tick: 20 * time.Millisecond,
-	}, m.store, client, time.Now, rand.New(rand.NewPCG(uint64(len(m.name)), 7)), log)
+		Name: m.name, Witness: m.name == "witness", Node: "n1", Peers: peers, Founder: "witness", Tick: 20 * time.Millisecond, LeaseTime: leaseTime,
+	}, m.store, client, time.Now, rand.New(rand.NewPCG(rand.Uint64(), 7)), log) // ids of proposals are made of it
 	must(err)
 	runs := []func(context.Context) error{m.quorum.Run}
 	mux := http.NewServeMux()
 	mux.Handle(quorum.Path, m.quorum.Handler())
 	if m.name != "witness" {
-		m.group = New(Config{Region: m.name, RemoveAfter: 400 * time.Millisecond, Interval: 20 * time.Millisecond}, m.store, m.quorum, time.Now, log)
+		m.group = New(Config{Region: m.name, RemoveAfter: removeAfter, Interval: 20 * time.Millisecond}, m.store, m.quorum, time.Now, log)
 		r, err := replica.New(replica.Config{
-			Region: m.name, Node: "n1", Peers: others, Group: m.group.Together, Index: m.group.Index, Late: m.group.Late,
+			Region: m.name, Node: "n1", Peers: others, Group: m.group.Together, Index: m.group.Index, Late: m.group.Late, Member: m.group.Member,
 			Caller:    func(req *http.Request) (string, error) { return req.Header.Get("Caller"), nil },
 			Heartbeat: 20 * time.Millisecond, Timeout: 300 * time.Millisecond, LateAfter: 400 * time.Millisecond, AckMax: 20 * time.Second,
 			LeaseTime: 300 * time.Millisecond, RetryMin: 5 * time.Millisecond, RetryMax: 50 * time.Millisecond,
@@ -151,7 +170,7 @@ func (m *member) start() {
 		m.group.Follow(r)
 		m.store.Acknowledge(r.Acknowledge)
 		mux.Handle("/", r.Handler())
-		runs = append(runs, r.Run, m.group.Run)
+		runs = append(runs, r.Run, m.group.Run, m.quorum.KeepLease)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel, m.done = cancel, make(chan struct{})
@@ -170,7 +189,30 @@ func (m *member) start() {
 		<-stored
 		transport.CloseIdleConnections()
 	}()
+	m.mux = mux
 	m.answer(mux)
+}
+
+// cut takes the member's network away, or gives it back.
+func (m *member) cut(off bool) {
+	m.mu.Lock()
+	if off {
+		m.unplug()
+		m.handler = nil
+	} else {
+		m.network, m.unplug = context.WithCancel(context.Background())
+		m.handler = m.mux
+	}
+	m.mu.Unlock()
+	if off {
+		m.server.CloseClientConnections()
+	}
+}
+
+// die stops the member without a word to the others.
+func (m *member) die() {
+	m.cut(true)
+	m.stop()
 }
 
 // stop ends the member at once for the others, and its store in good order.
@@ -345,6 +387,16 @@ type notes struct {
 }
 
 func (n *notes) State() (quorum.State, uint64) { return n.state, 40 }
+
+func (n *notes) Wait(ctx context.Context, _ uint64) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (n *notes) Member(string, string) uint64            { return 0 }
+func (n *notes) Lease() (uint64, time.Duration, bool)    { return 0, 0, false }
+func (n *notes) Reason() string                          { return "" }
+func (n *notes) Handshake(context.Context, uint64) error { return nil }
 
 func (n *notes) Propose(_ context.Context, c quorum.Command) (quorum.Result, error) {
 	n.asked = append(n.asked, fmt.Sprintf("%T %+v", c, c))

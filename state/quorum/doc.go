@@ -41,6 +41,10 @@
 // the lease has run out too, nothing that it claimed before can still be on its
 // way, but for what was in a socket.
 //
+// Each stay of a Region in the set has a number of its own, Region.Member: the
+// SetEpoch at which it began. What a Region claims carries it. Duty.Since tells
+// likewise whether a shard stayed with its Region or went and came back.
+//
 // # Voters
 //
 // The agreement is go.etcd.io/raft/v3, with PreVote and CheckQuorum. One loop

@@ -173,6 +173,14 @@ func decodeMachine(data []byte) (*machine, error) {
 	}
 	m := newMachine()
 	m.index, m.term, m.state, m.recent = i.Index, i.Term, i.State, i.Recent
+	// A release before Member left it out of its snapshots, and there were no claims
+	// then. No Region came into the set before 1, and none will again.
+	for name, r := range m.state.Regions {
+		if r.InSync && r.Member == 0 {
+			r.Member = 1
+			m.state.Regions[name] = r
+		}
+	}
 	m.conf = &pb.ConfState{
 		Voters: i.Conf.Voters, Learners: i.Conf.Learners, VotersOutgoing: i.Conf.Outgoing, LearnersNext: i.Conf.Next,
 		AutoLeave: new(i.Conf.AutoLeave),

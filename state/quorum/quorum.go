@@ -31,7 +31,7 @@ type Config struct {
 	Founder string
 
 	Tick        time.Duration // of the voters' clock; 0 means 100 ms. An election takes 10 to 20
-	LeaseTime   time.Duration // how long a Region's lease holds after a renewal; 0 means 6 s
+	LeaseTime   time.Duration // how long a Region's lease holds after a renewal; 0 means 5 s
 	ProposeTime time.Duration // how long Propose tries; 0 means 3 s, or 40 ticks if that is more
 	Takeover    time.Duration // how long the Region's voter is silent before another node runs it; 0 means 3 s
 }
@@ -122,7 +122,7 @@ func newQuorum(cfg Config, j journal, client *http.Client, now func() time.Time,
 		cfg.Tick = 100 * time.Millisecond
 	}
 	if cfg.LeaseTime == 0 {
-		cfg.LeaseTime = 6 * time.Second
+		cfg.LeaseTime = 5 * time.Second
 	}
 	if cfg.ProposeTime == 0 {
 		cfg.ProposeTime = max(3*time.Second, 40*cfg.Tick)
@@ -250,6 +250,18 @@ func (q *Quorum) State() (State, uint64) {
 	return q.state, q.index
 }
 
+// Member returns the epoch of a Region's present stay in the set, at an
+// incarnation; 0 when it is out of the set or at another one. It is [State] for
+// those who ask often.
+func (q *Quorum) Member(region, incarnation string) uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if r := q.state.Regions[region]; r.Incarnation == incarnation {
+		return r.Member
+	}
+	return 0
+}
+
 // Wait returns when something after the index was applied, or ctx ends.
 func (q *Quorum) Wait(ctx context.Context, index uint64) error {
 	for {
@@ -292,6 +304,13 @@ func (q *Quorum) tell(a answer) {
 		delete(q.waiters, a.ID)
 		w <- a // has room for it
 	}
+}
+
+// Reason says why commands are refused; it is empty when they are not.
+func (q *Quorum) Reason() string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.reason()
 }
 
 // Role is a node's part at the moment.

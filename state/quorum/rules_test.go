@@ -116,6 +116,20 @@ func lawful(t *testing.T, before, after *State, c Command) {
 		if _, joined := c.(Join); r.InSync && !was.InSync && !joined && !was.Awaited || r.InSync && r.Awaited || known && r.Attempt < was.Attempt {
 			t.Errorf("%+v made Region %+v %+v", c, was, r)
 		}
+		stays := was.InSync && was.Incarnation == r.Incarnation
+		switch {
+		case r.InSync != (r.Member > 0) || r.Member > after.SetEpoch,
+			r.InSync && stays && r.Member != was.Member,
+			r.InSync && !stays && r.Member <= before.SetEpoch:
+			t.Errorf("at set epoch %d, then %d, %+v made the stay of Region %+v %+v", before.SetEpoch, after.SetEpoch, c, was, r)
+		}
+	}
+	for i, since := range after.Duty.Since {
+		switch was := before.Duty.Since[i]; {
+		case after.Duty.Shards[i] == before.Duty.Shards[i] && since != was,
+			after.Duty.Shards[i] != before.Duty.Shards[i] && since != after.Duty.Epoch:
+			t.Errorf("%+v moved shard %d since %d from %q to %q since %d", c, i, was, before.Duty.Shards[i], after.Duty.Shards[i], since)
+		}
 	}
 	for name, l := range before.Leases {
 		now, ok := after.Leases[name]
@@ -234,6 +248,36 @@ func TestRules_another_incarnation_is_not_in_sync(t *testing.T) {
 	r.do(Join{Region: "b", Incarnation: "b3", Was: "b2"}) // nobody else could hold more
 	if !r.m.state.Regions["b"].InSync {
 		t.Error("a group of one is its own set")
+	}
+}
+
+func TestRules_each_stay_in_the_set_has_its_epoch(t *testing.T) {
+	r := two(t)
+	member := func(region string) uint64 { return r.m.state.Regions[region].Member }
+	a, b := member("a"), member("b")
+	if a != 1 || b != 2 {
+		t.Fatalf("members at %d and %d", a, b)
+	}
+	r.do(Remove{Region: "b", Incarnation: "b1", Reason: "cut off"})
+	if member("b") != 0 || member("a") != a {
+		t.Errorf("after the removal at %d and %d", member("a"), member("b"))
+	}
+	r.back("b", "b1")
+	if member("b") != 4 || member("a") != a {
+		t.Errorf("after the return at %d and %d", member("a"), member("b"))
+	}
+	r.do(Join{Region: "b", Incarnation: "b2", Was: "b1"})
+	r.back("b", "b2")
+	if member("b") != 6 {
+		t.Errorf("after a restore at %d", member("b"))
+	}
+	// What an older release left says at least who is in the set.
+	old := r.m.state.Regions["b"]
+	old.Member = 0
+	r.m.state.Regions = with(r.m.state.Regions, "b", old)
+	m, err := decodeMachine(mustEncode(t, r.m))
+	if err != nil || m.state.Regions["b"].Member != 1 || m.state.Regions["a"].Member != a {
+		t.Errorf("read from a snapshot without them: %+v, %v", m.state.Regions, err)
 	}
 }
 
@@ -652,7 +696,7 @@ func TestMachine_snapshot_fits_its_envelope(t *testing.T) {
 	for i := range regionsMax {
 		name := key(i, nameBytesMax)
 		byRegion[name] = 1 << 63
-		s.Regions[name], s.Switches[name] = Region{name, true, reason, true, 1 << 62}, Switch{On, 1, reason, who, 1 << 62}
+		s.Regions[name], s.Switches[name] = Region{name, true, reason, true, 1 << 62, 1 << 63}, Switch{On, 1, reason, who, 1 << 62}
 		s.Leases[name], s.Weights[name] = Lease{name, 1 << 63, 1 << 63, 1 << 62, true}, 1
 	}
 	for i := range marksMax {

@@ -61,6 +61,9 @@ type Region struct {
 	// it too. Attempt counts how often it was.
 	Awaited bool   `json:",omitempty"`
 	Attempt uint64 `json:",omitempty"`
+	// Member is the SetEpoch at which it last came into the set; 0 while it is out.
+	// No two stays of a Region in the set have the same.
+	Member uint64 `json:",omitempty"`
 }
 
 // Duty says which Region sends for each dispatch shard. Before the first Region
@@ -68,6 +71,7 @@ type Region struct {
 type Duty struct {
 	Epoch  uint64 // rises at every change of the map
 	Shards [Shards]string
+	Since  [Shards]uint64 // the epoch at which each shard came to its Region
 }
 
 // Control says which Region control writes go through.
@@ -171,6 +175,7 @@ func (s *State) settle(before *State) {
 	if !maps.Equal(incarnations(before), incarnations(s)) {
 		s.SetEpoch++
 	}
+	s.admit(before)
 	if len(set) == 0 {
 		return
 	}
@@ -194,7 +199,31 @@ func (s *State) settle(before *State) {
 		}
 	}
 	if shards := divide(s.Duty.Shards, weights); shards != s.Duty.Shards {
-		s.Duty = Duty{s.Duty.Epoch + 1, shards}
+		next := Duty{s.Duty.Epoch + 1, shards, s.Duty.Since}
+		for i, owner := range shards {
+			if owner != s.Duty.Shards[i] {
+				next.Since[i] = next.Epoch
+			}
+		}
+		s.Duty = next
+	}
+}
+
+// admit notes since when each Region is in the set, after SetEpoch has risen.
+func (s *State) admit(before *State) {
+	for name, r := range s.Regions {
+		was := before.Regions[name]
+		member := was.Member
+		switch {
+		case !r.InSync:
+			member = 0
+		case !was.InSync || was.Incarnation != r.Incarnation:
+			member = s.SetEpoch
+		}
+		if r.Member != member {
+			r.Member = member
+			s.Regions = with(s.Regions, name, r)
+		}
 	}
 }
 

@@ -19,8 +19,11 @@
 //
 // Below /everpoint/replica/v1/, over HTTP/2 with mutual TLS. A pull is one
 // request, open as long as the two Regions hear of each other: the answer brings
-// frames, the request's body brings acknowledgements, eight bytes each, big
-// endian: the number of the last block that is on disk.
+// frames, the request's body brings acknowledgements of 24 bytes each: three
+// numbers, big endian. They are the last block that is on disk, the head of the
+// acknowledging Region's own safety stream after that, and the epoch of the other's
+// stay in the set as the acknowledging Region knows it, 0 for none. They come after
+// each commit, and after a heartbeat when something is another than before.
 //
 //	POST stream/{stream}?incarnation=I&after=N&hash=H&as=J   blocks and heartbeats
 //	GET  rows?after=N                                        rows, as changes

@@ -3,7 +3,6 @@ package replica
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -270,20 +269,30 @@ func (p *peer) pull(ctx context.Context, st store.Stream) error {
 	p.mu.Lock()
 	at := p.at[st]
 	p.mu.Unlock()
-	said, say := io.Pipe()
+	body, say := io.Pipe()
 	// The client does not look at ctx while it waits for more of the body.
 	defer context.AfterFunc(ctx, func() { say.Close() })()
 	defer say.Close()
 	q := url.Values{
 		incarnationName: {at.Incarnation}, "after": {strconv.FormatInt(at.N, 10)}, "hash": {hexOf(at.Hash)}, "as": {p.r.store.Incarnation()},
 	}
-	resp, err := p.get(ctx, http.MethodPost, "stream/"+string(st), q, said, p.r.cfg.Timeout)
+	resp, err := p.get(ctx, http.MethodPost, "stream/"+string(st), q, body, p.r.cfg.Timeout)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
 	var batch []block
-	size := 0
+	size, heads := 0, 0
+	var last said
+	acknowledge := func() error {
+		s := p.say(st)
+		if s == last {
+			return nil
+		}
+		last = s
+		_, err := say.Write(s.append(nil))
+		return err
+	}
 	return p.frames(closers{resp.Body, say}, p.r.cfg.Timeout, func(name byte, content []byte, more bool) error {
 		switch name {
 		case frameHead:
@@ -293,6 +302,11 @@ func (p *peer) pull(ctx context.Context, st store.Stream) error {
 			}
 			if err := p.hear(h); err != nil {
 				return err
+			}
+			// The position may be lost after the first; later ones come when nothing else
+			// does, and what was said may be another thing now.
+			if heads++; heads > 1 && len(batch) == 0 {
+				return acknowledge()
 			}
 		case frameLost:
 			return errLost
@@ -315,12 +329,20 @@ func (p *peer) pull(ctx context.Context, st store.Stream) error {
 			return err
 		}
 		batch, size = batch[:0], 0
-		p.mu.Lock()
-		n := p.at[st].N
-		p.mu.Unlock()
-		_, err := say.Write(binary.BigEndian.AppendUint64(nil, uint64(n)))
-		return err
+		return acknowledge()
 	})
+}
+
+// say is what this Region has to acknowledge of a stream, in the order in which
+// said wants it read.
+func (p *peer) say(st store.Stream) said {
+	var s said
+	p.mu.Lock()
+	s.n = p.at[st].N
+	p.mu.Unlock()
+	s.member = p.r.cfg.Member(p.Region)
+	s.head = p.r.store.Head(store.Safety)
+	return s
 }
 
 func (p *peer) hear(h heartbeat) error {
@@ -402,10 +424,11 @@ func (p *peer) merge(ctx context.Context, st store.Stream, blocks []block) error
 		return err
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.at[st] = to
 	p.heads[st] = max(p.heads[st], to.N)
 	p.reached(st)
+	p.mu.Unlock()
+	p.r.signalMerged()
 	return nil
 }
 
@@ -428,7 +451,10 @@ func (p *peer) mergeAll(tx *store.Tx, changes []changelog.Change, safety bool) e
 			}
 		}
 	}
-	return nil
+	if len(changes) == 0 {
+		return nil
+	}
+	return p.r.cfg.MergedAll(tx, changes)
 }
 
 // takeRows reads the peer's rows unless that was done, from where it was left.

@@ -2,7 +2,6 @@ package replica
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -155,12 +154,12 @@ func TestAcknowledgement_of_what_was_not_told_counts_for_nothing(t *testing.T) {
 		c.Peers, c.Group, c.AckMax = nil, func() (map[string]string, error) { return map[string]string{"eu-west-1": ""}, nil }, 300*time.Millisecond
 	}
 	a.start()
-	said, say := io.Pipe()
+	body, say := io.Pipe()
 	defer say.Close()
 	q := url.Values{incarnationName: {a.store.Incarnation()}, "after": {"0"}, "hash": {""}, "as": {"liar"}}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.server.URL+path+"stream/safety?"+q.Encode(), said)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.server.URL+path+"stream/safety?"+q.Encode(), body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +168,7 @@ func TestAcknowledgement_of_what_was_not_told_counts_for_nothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if _, err := say.Write(binary.BigEndian.AppendUint64(nil, 1<<40)); err != nil {
+	if _, err := say.Write(said{n: 1 << 40}.append(nil)); err != nil {
 		t.Fatal(err)
 	}
 	// The pull ends over it.

@@ -10,10 +10,8 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/everpoint/everpoint/aws"
 	"github.com/everpoint/everpoint/state/changelog"
 	"github.com/everpoint/everpoint/state/store"
 )
@@ -30,6 +28,10 @@ type Config struct {
 	Indexes func(kind, key string, body []byte) ([]store.Index, error)
 	// Merged, when set, is called after each change was merged, in the same update.
 	Merged func(*store.Tx, changelog.Change) error
+	// MergedAll, when set, is called once for each commit of merged changes, of
+	// streams and rows alike, in the same update and after all of them were merged.
+	// Like any update's function it may run again.
+	MergedAll func(*store.Tx, []changelog.Change) error
 	// Group names the other Regions that must have safety data before a write of
 	// it is answered, each with the incarnation of its database, or "" for any; an
 	// error is why that is not known. Nil means none.
@@ -37,6 +39,10 @@ type Config struct {
 	// Index is how far this node has applied what the Regions decide together; it is
 	// told with each heartbeat. Nil means 0.
 	Index func() uint64
+	// Member is the epoch of a Region's stay in the set, as far as this node knows,
+	// and 0 for one that is out of it. It is told with each acknowledgement to that
+	// Region. Nil means 0.
+	Member func(region string) uint64
 	// Late is called when a write has waited for a Region for LateAfter, and again
 	// after as long. It must not block. Nil means nobody wants to know.
 	Late func(region string)
@@ -74,6 +80,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Merged == nil {
 		c.Merged = func(*store.Tx, changelog.Change) error { return nil }
+	}
+	if c.MergedAll == nil {
+		c.MergedAll = func(*store.Tx, []changelog.Change) error { return nil }
+	}
+	if c.Member == nil {
+		c.Member = func(string) uint64 { return 0 }
 	}
 	if c.Group == nil {
 		c.Group = func() (map[string]string, error) { return nil, nil }
@@ -114,6 +126,9 @@ type Replica struct {
 	acks   acks
 
 	peers map[string]*peer
+
+	mu     sync.Mutex
+	merged chan struct{} // closed and replaced when a peer's cursor moves
 }
 
 // New returns a replica over the store. The client presents this Region's
@@ -130,7 +145,7 @@ func New(cfg Config, st *store.Store, client *http.Client, now func() time.Time,
 		cfg: cfg.withDefaults(), store: st, client: client, now: now, codec: c,
 		log: log.With("component", "replica"), peers: map[string]*peer{},
 	}
-	r.acks.moved = make(chan struct{})
+	r.acks.moved, r.merged = make(chan struct{}), make(chan struct{})
 	for _, p := range cfg.Peers {
 		if p.Region == "" || p.Region == cfg.Region || r.peers[p.Region] != nil {
 			return nil, fmt.Errorf("replica: peer %q is not another Region, named once", p.Region)
@@ -182,126 +197,4 @@ func (r *Replica) Run(ctx context.Context) error {
 	all.Go(func() { r.sweep(ctx) })
 	all.Wait()
 	return nil
-}
-
-// Acknowledge returns when every Region of the group has block n of the safety
-// stream on disk. It is what [store.Store.Acknowledge] wants.
-func (r *Replica) Acknowledge(ctx context.Context, n int64) error {
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.AckMax)
-	defer cancel()
-	tick := time.NewTicker(r.cfg.Heartbeat) // the group may have changed
-	defer tick.Stop()
-	late := time.NewTicker(r.cfg.LateAfter)
-	defer late.Stop()
-	for {
-		moved := r.acks.changed() // before the group is looked at
-		group, err := r.cfg.Group()
-		missing := ""
-		if err == nil {
-			if missing = r.acks.missing(store.Safety, r.store.Incarnation(), n, group); missing == "" {
-				return nil
-			}
-		}
-		select {
-		case <-moved:
-		case <-tick.C:
-		case <-late.C:
-			if missing != "" {
-				r.cfg.Late(missing)
-			}
-		case <-ctx.Done():
-			if err != nil {
-				return aws.Unavailable("written in Region %s; whether the other Regions need to have it is not known: %v", r.cfg.Region, err)
-			}
-			return aws.Unavailable("written in Region %s, but Region %s has not said in time that it has it", r.cfg.Region, missing)
-		}
-	}
-}
-
-// acks is how far the other Regions say that they have this one's streams.
-type acks struct {
-	mu    sync.Mutex
-	have  map[ackKey]ack
-	open  map[ackKey]int // pulls that are being answered
-	moved chan struct{}  // closed and replaced when one changes
-}
-
-type ackKey struct {
-	region string
-	stream store.Stream
-}
-
-type ack struct {
-	as string // the incarnation of the database that has it
-	of string // the incarnation of this one whose blocks they are
-	n  int64
-}
-
-// pulling is one request that is being answered.
-type pulling struct {
-	key  ackKey
-	as   string
-	of   string
-	told atomic.Int64 // the last block that went out
-}
-
-func (a *acks) begin(region string, st store.Stream, as, of string, n int64) *pulling {
-	p := &pulling{key: ackKey{region, st}, as: as, of: of}
-	p.told.Store(n)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.have == nil {
-		a.have, a.open = map[ackKey]ack{}, map[ackKey]int{}
-	}
-	a.have[p.key] = ack{as, of, n}
-	a.open[p.key]++
-	a.signal()
-	return p
-}
-
-func (a *acks) end(p *pulling) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.open[p.key]--
-}
-
-// set notes that the other Region has block n. It reports whether that may be: it
-// cannot have what it was not told.
-func (a *acks) set(p *pulling, n int64) bool {
-	if n > p.told.Load() {
-		return false
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if have := a.have[p.key]; have.as == p.as && have.of == p.of && n > have.n {
-		have.n = n
-		a.have[p.key] = have
-		a.signal()
-	}
-	return true
-}
-
-func (a *acks) signal() {
-	close(a.moved)
-	a.moved = make(chan struct{})
-}
-
-// changed returns a channel that is closed when something is said.
-func (a *acks) changed() <-chan struct{} {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.moved
-}
-
-// missing returns a Region that has not said that it has block n, at the
-// incarnation at which it is asked for.
-func (a *acks) missing(st store.Stream, of string, n int64, regions map[string]string) string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for region, as := range regions {
-		if have := a.have[ackKey{region, st}]; have.of != of || have.n < n || as != "" && have.as != as {
-			return region
-		}
-	}
-	return ""
 }

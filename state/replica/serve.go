@@ -2,7 +2,6 @@ package replica
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -114,13 +113,13 @@ func (r *Replica) serveStream(w http.ResponseWriter, req *http.Request) {
 	defer r.acks.end(pull)
 	go func() {
 		defer cancel()
-		var b [8]byte
+		var b [saidBytes]byte
 		for {
 			if _, err := io.ReadFull(req.Body, b[:]); err != nil {
 				return
 			}
-			if n := int64(binary.BigEndian.Uint64(b[:])); !r.acks.set(pull, n) {
-				r.log.WarnContext(ctx, "a Region acknowledged what it was not told", "peer", region, "stream", string(st), "block", n)
+			if s := decodeSaid(&b); !r.acks.set(pull, s) {
+				r.log.WarnContext(ctx, "a Region acknowledged what it was not told", "peer", region, "stream", string(st), "block", s.n)
 				return
 			}
 		}
@@ -131,6 +130,7 @@ func (r *Replica) serveStream(w http.ResponseWriter, req *http.Request) {
 // tell writes blocks and heartbeats until ctx ends or the peer does not read.
 func (r *Replica) tell(ctx context.Context, out *answer, pull *pulling, after int64) {
 	st := pull.key.stream
+	beat := time.Now()
 	for ctx.Err() == nil {
 		if out.flush() != nil {
 			return
@@ -141,8 +141,11 @@ func (r *Replica) tell(ctx context.Context, out *answer, pull *pulling, after in
 		if r.store.Incarnation() != pull.of {
 			return // the next pull will hear that its position is lost
 		}
-		if err != nil {
+		if err != nil || time.Since(beat) >= r.cfg.Heartbeat {
 			out.b = appendJSON(out.b, frameHead, r.heartbeat())
+			beat = time.Now()
+		}
+		if err != nil {
 			continue
 		}
 		blocks, err := r.store.Blocks(ctx, st, after, blocksRead)
