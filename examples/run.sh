@@ -16,8 +16,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-ports_first=7480 # of four: API, SMTP, SMPP, outbox
-ports_last=7680
+ports_first=7480 # of ten; `everpoint local -h` says what each is for
+ports_last=7980
 start_seconds_max=60
 
 endpoints=10000 seed=1 kill=us-east-1:50 leave=
@@ -66,14 +66,14 @@ trap 'exit 143' TERM HUP
 # taken says whether somebody listens on a port of this machine.
 taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# start_local starts the processes on the first four ports that are free.
+# start_local starts the processes on the first ten ports that are free.
 start_local() {
   local base port deadline
-  for ((base = ports_first; base < ports_last; base += 4)); do
-    for ((port = base; port < base + 4; port++)); do
+  for ((base = ports_first; base < ports_last; base += 10)); do
+    for ((port = base; port < base + 10; port++)); do
       if taken "$port"; then continue 2; fi
     done
-    bin/everpoint local -dir "$dir" -port-base "$base" >"$dir/local.out" 2>&1 &
+    bin/everpoint local -regions 1 -dir "$dir" -port-base "$base" >"$dir/local.out" 2>&1 &
     local_pid=$!
     deadline=$((SECONDS + start_seconds_max))
     while command kill -0 "$local_pid" 2>/dev/null && ((SECONDS < deadline)); do
@@ -90,7 +90,7 @@ start_local() {
     fi
     rm -f "$dir"/*.log
   done
-  echo "run.sh: no four free ports in a row from $ports_first to $ports_last" >&2
+  echo "run.sh: no ten free ports in a row from $ports_first to $ports_last" >&2
   exit 1
 }
 

@@ -62,7 +62,8 @@ func (rt *Router) repeatable(c Call) bool {
 // false if the path names none that could spread: calls about a whole app that
 // come in masses (messages, events, batches), lists, and what is not known.
 //
-// The app alone is a key only where the resource is the app itself or one of the
+// What a node tells of itself and of the group is one resource, so that whoever
+// asks for both hears of one Region. The app alone is a key only where the resource is the app itself or one of the
 // few things it has one of.
 func resource(path string) (key uint64, ok bool) {
 	path = strings.TrimPrefix(strings.TrimRight(path, "/"), "/everpoint")
@@ -71,6 +72,9 @@ func resource(path string) (key uint64, ok bool) {
 		return 0, false
 	}
 	collection, rest := segment(rest)
+	if collection == "node" || collection == "group" {
+		return uint64(hashStart.text("group")), true
+	}
 	id, rest := segment(rest)
 	if id == "" {
 		return 0, false

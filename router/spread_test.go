@@ -195,6 +195,7 @@ func TestResource(t *testing.T) {
 		{"/v1/email/identities/a@b.example", "/v1/email/identities/a%40b.example/dkim"},
 		{"/v1/email/configuration-sets/c", "/v1/email/configuration-sets/c/sending"},
 		{"/v1/sms-voice/configuration-sets/c/event-destinations"},
+		{"/everpoint/v1/node", "/everpoint/v1/group", "/everpoint/v1/group/regions/eu-west-1/switch"},
 	}
 	seen := map[uint64]string{}
 	for _, paths := range same {

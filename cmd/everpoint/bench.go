@@ -136,7 +136,10 @@ func (b *benchmark) bed(ctx context.Context, name, postgres string) (*bed, error
 	if err != nil {
 		return nil, err
 	}
-	l := &laptop{dir: filepath.Join(b.dir, name), portBase: base, postgres: postgres, bodies: -1, out: io.Discard}
+	l := &laptop{dir: filepath.Join(b.dir, name), portBase: base, regions: []string{localRegion}, bodies: -1, out: io.Discard}
+	if postgres != "" {
+		l.postgres = []string{postgres}
+	}
 	if err := l.settle(); err != nil {
 		return nil, err
 	}

@@ -38,10 +38,15 @@ func (t *target) flags(fs *flag.FlagSet) {
 	fs.StringVar(&t.ca, "ca-bundle", os.Getenv("AWS_CA_BUNDLE"), "PEM roots to trust (AWS_CA_BUNDLE)")
 }
 
+// client connects with the credentials of the environment.
 func (t *target) client() (*client, error) {
-	c := &client{endpoint: strings.TrimSuffix(t.endpoint, "/"), region: t.region, creds: sigv4.Credentials{
+	return t.as(sigv4.Credentials{
 		AccessKeyID: os.Getenv("AWS_ACCESS_KEY_ID"), Secret: sigv4.SecretKey(os.Getenv("AWS_SECRET_ACCESS_KEY")),
-	}}
+	})
+}
+
+func (t *target) as(creds sigv4.Credentials) (*client, error) {
+	c := &client{endpoint: strings.TrimSuffix(t.endpoint, "/"), region: t.region, creds: creds}
 	switch {
 	case c.endpoint == "":
 		return nil, errors.New("no endpoint: give -endpoint-url or set AWS_ENDPOINT_URL")

@@ -28,7 +28,7 @@ func commands() []command {
 		{"region", "show the Regions of a group, and switch, drain and resume them", region},
 		{"router", "run the global endpoint before the Regions of a group", runRouter},
 		{"witness", "run a voter without data, so that two Regions can decide", runWitness},
-		{"local", "run the product on this machine, with carriers that only pretend", local},
+		{"local", "run two Regions on this machine, with carriers that only pretend", local},
 		{"carriers", "run the pretended carriers alone: SMTP relay, SMS centre, outbox", runCarriers},
 		{"campaign", "show a campaign's run and reconcile it", campaign},
 		{"ambiguous", "list sends whose outcome is not known", ambiguous},

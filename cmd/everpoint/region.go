@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/everpoint/everpoint/api/everpoint"
+	"github.com/everpoint/everpoint/state/quorum"
 )
 
 var (
@@ -61,8 +62,10 @@ func regionStatus(ctx context.Context, args []string, stdout, stderr io.Writer) 
 
 Shows how the Region of the node that is asked hears of the others: how late it
 is, what it has merged of theirs, and what they have of its own. Where the
-Regions vote it shows the group too: who is in sync, who sends how many of the 64
-shards, what is switched on, and who votes. Fails when a Region is not heard, or
+Regions vote it shows the group too: who is in sync or why not, who sends how many
+of the 64 shards, who has control, how late each is heard, what is switched on, the
+leases, and who votes. Through a router it is a Region's answer, named in the first
+line. Fails when a Region is not heard, or
 when the group takes no commands.`, stderr)
 	var to target
 	to.flags(fs)
@@ -101,7 +104,7 @@ when the group takes no commands.`, stderr)
 	}
 	problem := printPeers(stdout, s.Peers)
 	if s.Group != nil {
-		problem = errors.Join(problem, printGroup(stdout, s.Group))
+		problem = errors.Join(problem, printGroup(stdout, s.Region, s.Group, s.Peers))
 	}
 	return problem
 }
@@ -138,11 +141,12 @@ func printPeers(w io.Writer, peers []everpoint.PeerStatus) error {
 
 func of(n, all int64) string { return strconv.FormatInt(n, 10) + " of " + strconv.FormatInt(all, 10) }
 
-// printGroup prints what the Regions have decided together, and who they are.
-func printGroup(w io.Writer, g *everpoint.Group) error {
+// printGroup prints what the Regions have decided together, and who they are; from
+// and peers are the Region that was asked, and how it hears of the others.
+func printGroup(w io.Writer, from string, g *everpoint.Group, peers []everpoint.PeerStatus) error {
 	fmt.Fprintf(w, "\ngroup: %s, duty epoch %d, set epoch %d, control %s (epoch %d)\n",
 		modeText(g.Duty), g.Duty.Epoch, g.SetEpoch, text(g.Control.Region, "nobody"), g.Control.Epoch)
-	rows := [][]string{{"REGION", "INCARNATION", "IN SYNC", "SHARDS", "SWITCH", "LEASE", "REASON"}}
+	rows := [][]string{{"REGION", "IN SYNC", "SHARDS", "CONTROL", "LAG", "SWITCH", "LEASE", "INCARNATION", "REASON"}}
 	for i := range g.Regions {
 		r := &g.Regions[i]
 		lease := "none"
@@ -156,9 +160,14 @@ func printGroup(w io.Writer, g *everpoint.Group) error {
 		if r.InSync {
 			inSync = "yes"
 		}
+		control := ""
+		if text(g.Control.Region, "") == r.Region {
+			control = "yes"
+		}
 		reasons := []string{text(r.Reason, ""), text(r.Switch.Reason, "")}
 		rows = append(rows, []string{
-			r.Region, r.Incarnation, inSync, strconv.Itoa(r.Shards), switchText(r.Switch), lease,
+			r.Region, inSync, strconv.Itoa(r.Shards) + " of " + strconv.Itoa(quorum.Shards), control, lagOf(r.Region, from, peers),
+			switchText(r.Switch), lease, r.Incarnation,
 			strings.Join(slices.DeleteFunc(reasons, func(s string) bool { return s == "" }), "; "),
 		})
 	}
@@ -187,6 +196,25 @@ func printGroup(w io.Writer, g *everpoint.Group) error {
 		return err
 	}
 	return undecided(g)
+}
+
+// lagOf is how late what a Region tells is where it is heard.
+func lagOf(region, from string, peers []everpoint.PeerStatus) string {
+	for _, p := range peers {
+		switch {
+		case p.Region != region:
+		case p.HeardAt == nil:
+			return "never heard"
+		case p.Problem != nil:
+			return "not heard"
+		default:
+			return (time.Duration(p.LagMilliseconds) * time.Millisecond).String()
+		}
+	}
+	if region == from {
+		return "this one"
+	}
+	return "not known"
 }
 
 // undecided returns why the group takes no commands; nil when it does.

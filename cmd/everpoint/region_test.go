@@ -3,12 +3,14 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/everpoint/everpoint/api/everpoint"
 )
@@ -59,7 +61,15 @@ func aNode(t *testing.T, g *everpoint.Group, args ...string) (printed, sent stri
 			fmt.Fprintf(&orders, "%s %s", strings.TrimPrefix(r.URL.Path, groupPath), body)
 			answer(w, struct{}{})
 		case r.URL.Path == nodePath:
-			answer(w, everpoint.NodeStatus{Region: "us-east-1", Incarnation: "i1"})
+			n := everpoint.NodeStatus{Region: "us-east-1", Incarnation: "i1"}
+			if g != nil {
+				heard := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+				n.Peers = []everpoint.PeerStatus{
+					{Region: "ap-south-1", HeardAt: &heard, LagMilliseconds: 60_000, Problem: new("connection refused")},
+					{Region: "eu-west-1", HeardAt: &heard, LagMilliseconds: 20},
+				}
+			}
+			answer(w, n)
 		case g == nil:
 			w.Header().Set("x-amzn-ErrorType", "NotFoundException")
 			w.WriteHeader(http.StatusNotFound)
@@ -141,14 +151,17 @@ func TestRegion_dry_run_says_that_nobody_decides(t *testing.T) {
 }
 
 func TestRegion_status(t *testing.T) {
-	const want = `us-east-1, incarnation i1
-no other Region
-
+	const peers = `us-east-1, incarnation i1
+REGION      HEARD                 LAG   SAFETY MERGED  CHANGES MERGED  OF OURS THERE  PROBLEM
+ap-south-1  2026-07-01T12:00:00Z  1m0s  0 of 0         0 of 0          0, 0           connection refused
+eu-west-1   2026-07-01T12:00:00Z  20ms  0 of 0         0 of 0          0, 0           
+`
+	const want = peers + `
 group: active-active, duty epoch 3, set epoch 2, control us-east-1 (epoch 1)
-REGION      INCARNATION  IN SYNC  SHARDS  SWITCH               LEASE        REASON
-ap-south-1  i3           no       0       on, weight 100       none         has not caught up yet
-eu-west-1   i2           yes      32      draining, weight 50  none         
-us-east-1   i1           yes      32      on, weight 100       n1, epoch 4  
+REGION      IN SYNC  SHARDS    CONTROL  LAG        SWITCH               LEASE        INCARNATION  REASON
+ap-south-1  no       0 of 64            not heard  on, weight 100       none         i3           has not caught up yet
+eu-west-1   yes      32 of 64           20ms       draining, weight 50  none         i2           
+us-east-1   yes      32 of 64  yes      this one   on, weight 100       n1, epoch 4  i1           
 
 quorum: this node is leader, leader us-east-1, term 5, index 42
 VOTER       PART                         REACHED
@@ -158,7 +171,7 @@ us-east-1   votes                        yes
 witness     votes, holds no data         no
 `
 	printed, _, err := aNode(t, aGroup(), "status")
-	if err != nil || printed != want {
+	if !errors.Is(err, errUnheard) || printed != want {
 		t.Errorf("%v, printed\n%s\nwant\n%s", err, printed, want)
 	}
 	if printed, _, err = aNode(t, nil, "status"); err != nil || printed != "us-east-1, incarnation i1\nno other Region\n" {
@@ -177,7 +190,7 @@ witness     votes, holds no data         no
 	}
 	g := aGroup()
 	g.Quorum.Reason = new("no leader is elected yet")
-	if _, _, err = aNode(t, g, "status"); err == nil || err.Error() != "the group takes no commands: no leader is elected yet" {
+	if _, _, err = aNode(t, g, "status"); !errors.Is(err, errUndecided) || !strings.Contains(err.Error(), "the group takes no commands: no leader is elected yet") {
 		t.Errorf("without a quorum: %v", err)
 	}
 }
