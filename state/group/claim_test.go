@@ -3,6 +3,7 @@ package group
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -129,6 +130,39 @@ func TestDuty_moves_when_what_was_claimed_is_written(t *testing.T) {
 	b.standing(64)
 	if !b.has("under the old map") {
 		t.Error("b may claim what it does not know to be claimed")
+	}
+}
+
+// TestDuty_of_a_Region_that_was_removed: it does not know, and the others have what
+// it writes; they say that it is no member.
+func TestDuty_of_a_Region_that_was_removed(t *testing.T) {
+	w := newWorld(t, "a", "b")
+	a, b := w.members["a"], w.members["b"]
+	a.standing(32)
+	s := b.standing(32)
+	incarnation := b.store.Incarnation()
+	err := b.group.Claim(t.Context(), s.Epoch, func() error {
+		b.mu.Lock()
+		b.deaf = true
+		b.mu.Unlock()
+		if _, err := a.quorum.Propose(t.Context(), quorum.Remove{Region: "b", Incarnation: incarnation, Reason: "test"}); err != nil {
+			return err
+		}
+		return b.put(t.Context(), "claimed in vain")
+	})
+	if aws.KindOf(err) != aws.KindUnavailable || !strings.Contains(err.Error(), "since epoch 0, not") {
+		t.Errorf("the claim: %v", err)
+	}
+	if !a.has("claimed in vain") || a.group.Holds("b", s.Epoch) {
+		t.Errorf("a has the claim: %v, which holds: %v", a.has("claimed in vain"), a.group.Holds("b", s.Epoch))
+	}
+	a.standing(64)
+	if !a.group.Orphaned("b", s.Epoch) || b.group.Valid(s.Epoch) {
+		t.Errorf("a may claim all, b's claims are orphaned %v, and valid there %v", a.group.Orphaned("b", s.Epoch), b.group.Valid(s.Epoch))
+	}
+	// A stay that has not been heard of is nobody's orphan.
+	if a.group.Orphaned("b", s.Epoch+100) || a.group.Holds("b", 0) {
+		t.Error("a claim of an epoch to come is orphaned, or one of none holds")
 	}
 }
 

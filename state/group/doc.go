@@ -1,5 +1,5 @@
-// Package group keeps a Region in the set of those that are in sync: it joins,
-// leaves when it must, and comes back.
+// Package group keeps a Region in the set of those that are in sync (it joins,
+// leaves when it must, and comes back) and says what it may claim there.
 //
 // # Guarantees
 //
@@ -27,8 +27,15 @@
 // A node that has just started may know an old set from its disk. Until something
 // it proposed has come back to it, it knows none ([Group.Together] fails).
 //
+// # Duty
+//
+// [Duty] says which shards this Region may claim, and whose claims hold. A shard
+// that changes hands is told to be lost when nothing that was claimed under the
+// older map is on its way to the disk, and is gained when the others have told so
+// and the leases of those out of the set are over; see docs/internals/duty.md.
+//
 // Regions of several nodes: what one node hears of acknowledgements and the index
 // it tells are its own, so the promise holds for Regions of one node each.
 //
-// Source: design 5, In-sync set.
+// Source: design 5, In-sync set, Duty, Claims, Takeover.
 package group

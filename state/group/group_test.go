@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -46,6 +47,7 @@ type member struct {
 	network context.Context
 	unplug  context.CancelFunc
 	mux     http.Handler
+	deaf    bool // it is cut off from the quorum alone
 
 	store  *store.Store
 	quorum *quorum.Quorum
@@ -63,8 +65,9 @@ type called struct {
 func (c called) RoundTrip(req *http.Request) (*http.Response, error) {
 	c.by.mu.Lock()
 	network := c.by.network
+	deaf := c.by.deaf && strings.HasPrefix(req.URL.Path, quorum.Path)
 	c.by.mu.Unlock()
-	if network.Err() != nil {
+	if network.Err() != nil || deaf {
 		return nil, errors.New("cut off")
 	}
 	ctx, cancel := context.WithCancel(req.Context())
@@ -110,8 +113,9 @@ func newWorld(t *testing.T, names ...string) *world {
 func (m *member) serve(w http.ResponseWriter, req *http.Request) {
 	m.mu.Lock()
 	h := m.handler
+	deaf := m.deaf && strings.HasPrefix(req.URL.Path, quorum.Path)
 	m.mu.Unlock()
-	if h == nil {
+	if h == nil || deaf {
 		panic(http.ErrAbortHandler)
 	}
 	h.ServeHTTP(w, req)
