@@ -22,9 +22,11 @@ type job struct {
 	key   string
 	block *Block
 	epoch uint64 // at which this Region holds the block
-	plan  *compiled
-	pace  pacer
-	stand []standing
+
+	marked bool // the quorum knows that the block may be sent
+	plan   *compiled
+	pace   pacer
+	stand  []standing
 }
 
 // block works one block: it finds where it stands, deals with what a crash left
@@ -60,6 +62,10 @@ func (s *Service) block(ctx context.Context, it *queue.Item) error {
 	if j.stand, err = fold(len(b.Members), intents, entries); err != nil {
 		return err
 	}
+	if !s.duty.Valid(j.epoch) {
+		// What this node knows may be old: what it left open is perhaps another's.
+		return j.rest(ctx, s.now().Add(dutyPause))
+	}
 	if err := j.declare(ctx); err != nil {
 		return fmt.Errorf("list ambiguous sends: %w", err)
 	}
@@ -69,11 +75,7 @@ func (s *Service) block(ctx context.Context, it *queue.Item) error {
 			return j.finish(ctx)
 		}
 		if !s.duty.Valid(j.epoch) {
-			if !s.duty.Holds(h.Region, h.Epoch) {
-				return nil
-			}
-			wake := s.now().Add(dutyPause)
-			return s.store.Update(ctx, func(tx *store.Tx) error { return it.Again(tx, wake, nil) }, it.Touch()...)
+			return j.rest(ctx, s.now().Add(dutyPause))
 		}
 		if len(chunk) > 0 {
 			// A turn that is far ahead is waited for without the worker.
@@ -95,8 +97,13 @@ func (s *Service) block(ctx context.Context, it *queue.Item) error {
 			}
 			continue
 		}
-		return s.store.Update(ctx, func(tx *store.Tx) error { return it.Again(tx, wake, nil) }, it.Touch()...)
+		return j.rest(ctx, wake)
 	}
+}
+
+// rest puts the block's work off.
+func (j *job) rest(ctx context.Context, until time.Time) error {
+	return j.s.store.Update(ctx, func(tx *store.Tx) error { return j.it.Again(tx, until, nil) }, j.it.Touch()...)
 }
 
 // dutyPause is how long a block rests while its Region may not send.
@@ -216,6 +223,11 @@ func (j *job) ambiguous(tx *store.Tx, i, attempt int, intentAt time.Time, c *can
 		policy = Leave
 	}
 	return j.list(tx, i, attempt, intentAt, c, policy)
+}
+
+// leave is ambiguous for what must not be sent again whatever the policy says.
+func (j *job) leave(tx *store.Tx, i, attempt int, intentAt time.Time, c *candidate) (Entry, error) {
+	return j.list(tx, i, attempt, intentAt, c, Leave)
 }
 
 // list writes that an attempt is ambiguous, and what was decided about it.
@@ -354,6 +366,12 @@ func (j *job) attempt(ctx context.Context, chunk []int) error {
 	}
 	going, err := j.intend(ctx, chunk)
 	if err == nil && len(going) > 0 {
+		if err = j.mark(ctx); err != nil {
+			err = j.putOff(ctx, going, err)
+			going = nil
+		}
+	}
+	if err == nil && len(going) > 0 {
 		going, err = j.again(ctx, going)
 	}
 	if err != nil {
@@ -457,14 +475,19 @@ func (j *job) intend(ctx context.Context, chunk []int) ([]*ready, error) {
 		j.stand[i].retryAt = again.UnixMilli()
 	}
 	if err != nil && len(going) > 0 {
-		// The other Regions may not know of the intents: nothing goes on the wire.
-		j.s.log.InfoContext(ctx, "attempts put off", "plan", j.block.Plan, "attempts", len(going), "error", err)
-		for _, g := range going {
-			g.outcome = courier.Outcome{Status: courier.Deferred, Code: "claim", Detail: "the attempt could not be claimed"}
-		}
-		return nil, j.settle(ctx, going)
+		return nil, j.putOff(ctx, going, err)
 	}
 	return going, err
+}
+
+// putOff writes that nothing of the intents went on the wire: the other Regions
+// may not know of them.
+func (j *job) putOff(ctx context.Context, going []*ready, cause error) error {
+	j.s.log.InfoContext(ctx, "attempts put off", "plan", j.block.Plan, "attempts", len(going), "error", cause)
+	for _, g := range going {
+		g.outcome = courier.Outcome{Status: courier.Deferred, Code: "claim", Detail: "the attempt could not be claimed"}
+	}
+	return j.settle(ctx, going)
 }
 
 // again makes the last check once more, when other Regions had a say in the

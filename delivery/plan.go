@@ -26,7 +26,7 @@ var (
 	kindOpen      = store.Kind{Name: "open", Rule: changelog.RuleLocal}
 	kindTally     = store.Kind{Name: "tally", Rule: changelog.RuleLocal}
 	kindDelivered = store.Kind{Name: "delivered", Rule: changelog.RuleDocument}
-	kindPolicy    = store.Kind{Name: "sendingpolicy", Rule: changelog.RuleDocument}
+	kindPolicy    = store.Kind{Name: "sendingpolicy", Rule: changelog.RuleDocument, Safety: true}
 	kindCap       = store.Kind{Name: "recipientcap", Rule: changelog.RuleDocument}
 	kindReference = store.Kind{Name: "smsreference", Rule: changelog.RuleAppend}
 	kindHeard     = store.Kind{Name: "smsheard", Rule: changelog.RuleDocument}
@@ -216,7 +216,8 @@ func (s *Service) claim(tx *store.Tx, work string, b *Block) error {
 }
 
 // Claimed hands a plan's blocks to yield, those of one Region after the other's,
-// in the order of their numbers.
+// in the order of their numbers. Recipients of claims that came late, whom others
+// may claim, are not among their members.
 func (s *Service) Claimed(r store.Reader, plan string, yield func(*Block) error) error {
 	const page = 64
 	for after := ""; ; {
@@ -229,15 +230,41 @@ func (s *Service) Claimed(r store.Reader, plan string, yield func(*Block) error)
 			if err != nil {
 				return err
 			}
+			after = row.Key
+			if err := s.dropSuperseded(r, row.Key, b); err != nil {
+				return err
+			}
 			if err := yield(b); err != nil {
 				return err
 			}
-			after = row.Key
 		}
 		if len(rows) < page {
 			return nil
 		}
 	}
+}
+
+func (s *Service) dropSuperseded(r store.Reader, key string, b *Block) error {
+	row, err := store.Load[countRow](r, kindCount, key)
+	if err != nil || row == nil || row.Tally.Superseded == 0 && !row.Late {
+		return err
+	}
+	entries, err := readEntries(r, key)
+	if err != nil {
+		return err
+	}
+	stand, err := fold(len(b.Members), nil, entries)
+	if err != nil {
+		return err
+	}
+	var kept []Member
+	for i, m := range b.Members {
+		if st := &stand[i]; st.settled() && st.reason != ReasonSuperseded {
+			kept = append(kept, m)
+		}
+	}
+	b.Members = kept
+	return nil
 }
 
 // messageID is the ledger's id of a member's message: given by the call, or

@@ -81,7 +81,9 @@ const (
 )
 
 // Run takes over, until ctx ends, the blocks that their holders left behind and
-// whose dispatch shard is this Region's.
+// whose dispatch shard is this Region's. A holder that returned does not take its
+// own blocks up again, for it does not know which of its claims the others had in
+// time; for the shards that are its again another Region does.
 //
 // Source: design 5, Takeover.
 func (s *Service) Run(ctx context.Context) error {
@@ -117,7 +119,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 		if !ok {
 			return fmt.Errorf("delivery: open block %q names no holder", rows[0].Key)
 		}
-		if s.duty.Orphaned(h.Region, h.Epoch) {
+		if h.Region != s.store.Region() && s.duty.Orphaned(h.Region, h.Epoch) {
 			if err := s.inherit(ctx, h, standing); err != nil {
 				return err
 			}
@@ -146,7 +148,7 @@ func (s *Service) inherit(ctx context.Context, h holder, standing group.Standing
 			if err != nil {
 				return err
 			}
-			if b != nil && standing.Shards.Has(b.shard()) {
+			if b != nil && s.inherits(standing, h, b.shard()) {
 				mine = append(mine, *o)
 			}
 		}
@@ -166,14 +168,27 @@ func (s *Service) inherit(ctx context.Context, h holder, standing group.Standing
 	return nil
 }
 
+// inherits reports whether it is this Region that takes a holder's block over.
+func (s *Service) inherits(standing group.Standing, h holder, shard int) bool {
+	if s.duty.Owner(shard) != h.Region {
+		return standing.Shards.Has(shard)
+	}
+	others := slices.DeleteFunc(slices.Clone(standing.Others), func(region string) bool { return region == h.Region })
+	return slices.Min(append(others, s.store.Region())) == s.store.Region()
+}
+
 // takeoverChunk is how many blocks one update takes over.
 const takeoverChunk = 16
 
 func (s *Service) inheritBlocks(ctx context.Context, h holder, standing group.Standing, blocks []openRow) error {
 	return s.duty.Claim(ctx, standing.Epoch, func() error {
+		now, err := s.duty.Standing() // duty does not move from here on
+		if err != nil {
+			return err
+		}
 		return s.store.Update(ctx, func(tx *store.Tx) error {
 			for _, o := range blocks {
-				if err := s.inheritBlock(tx, h, standing, o); err != nil {
+				if err := s.inheritBlock(tx, h, now, o); err != nil {
 					return fmt.Errorf("block %s: %w", o.Block, err)
 				}
 			}
@@ -182,9 +197,15 @@ func (s *Service) inheritBlocks(ctx context.Context, h holder, standing group.St
 	})
 }
 
+// inheritBlock writes that the block is this Region's, and lists what its holder
+// may have sent. What remains is queued.
+//
+// Of a claim that came late nothing remains: what was put on the wire of it all the
+// same, by a Region that was alone, is listed and left, for others may have been
+// sent to in its place.
 func (s *Service) inheritBlock(tx *store.Tx, h holder, standing group.Standing, o openRow) error {
 	b, err := store.Load[Block](tx, kindClaim, o.Block)
-	if err != nil || b == nil {
+	if err != nil || b == nil || !s.inherits(standing, h, b.shard()) {
 		return err
 	}
 	now, err := holderOf(tx, o.Block, b)
@@ -195,40 +216,24 @@ func (s *Service) inheritBlock(tx *store.Tx, h holder, standing group.Standing, 
 	if err := store.Save(tx, kindTaken, takenKey(o.Block, t.Epoch), t); err != nil {
 		return err
 	}
-	entries, err := readEntries(tx, o.Block)
-	if err != nil {
-		return err
-	}
-	if err := s.count(tx, o.Block, b, entries); err != nil {
-		return err
-	}
 	plan, err := s.plan(tx, b.Plan)
 	if err != nil {
 		return err
 	}
-	if o.Late {
-		return s.void(tx, o.Block, b, plan)
-	}
-	work := workBlock
-	if plan.plan.Call != nil {
-		work = workCall
-	}
-	return s.queue.Enqueue(tx, queue.Work{Kind: work, ID: o.Block, Due: tx.Now()})
-}
-
-// void ends a block whose claim came late. What was put on the wire of it all the
-// same, by a Region that was alone, is listed and left: others may have been sent
-// to in its place.
-func (s *Service) void(tx *store.Tx, key string, b *Block, plan *compiled) error {
-	intents, entries, err := readLedger(tx, key)
+	intents, entries, err := readLedger(tx, o.Block)
 	if err != nil {
 		return err
 	}
-	j := &job{s: s, key: key, block: b, plan: plan}
+	if b.Lost {
+		intents = append(intents, b.lostIntent())
+	}
+	intents = append(intents, s.marked(b, h.Region))
+	j := &job{s: s, key: o.Block, block: b, plan: plan}
 	if j.stand, err = fold(len(b.Members), intents, entries); err != nil {
 		return err
 	}
 	var found []Entry
+	left := 0
 	for i := range j.stand {
 		st := &j.stand[i]
 		switch {
@@ -237,16 +242,37 @@ func (s *Service) void(tx *store.Tx, key string, b *Block, plan *compiled) error
 			if err != nil {
 				return err
 			}
-			e, err := j.list(tx, i, st.open, time.UnixMilli(st.openAt), c, Leave)
+			list := j.ambiguous
+			if o.Late {
+				list = j.leave
+			}
+			e, err := list(tx, i, st.open, time.UnixMilli(st.openAt), c)
 			if err != nil {
 				return err
 			}
+			if Policy(e.Reason) == Resend {
+				left++
+			}
 			found = append(found, e)
-		case !st.settled():
+		case st.settled():
+		case o.Late:
 			found = append(found, Entry{Member: i, Attempt: st.attempts, At: tx.Now().UnixMilli(), Fate: FateHeld, Reason: ReasonSuperseded})
+		default:
+			left++
 		}
 	}
-	return j.write(tx, entries, found)
+	if err := j.write(tx, entries, found); err != nil {
+		return err
+	}
+	// Also without news: it is another's now.
+	if err := s.count(tx, o.Block, b, append(slices.Clip(entries), found...)); err != nil || left == 0 {
+		return err
+	}
+	work := workBlock
+	if plan.plan.Call != nil {
+		work = workCall
+	}
+	return s.queue.Enqueue(tx, queue.Work{Kind: work, ID: o.Block, Due: tx.Now()})
 }
 
 // Merged takes note of what was merged from another Region: counts follow the
@@ -266,7 +292,9 @@ func (s *Service) Merged(tx *store.Tx, changes []changelog.Change) error {
 				if err != nil {
 					return err
 				}
-				tx.AfterCommit(func() { s.onClaim(b.Plan, b.Members) })
+				if s.duty.Holds(b.Region, b.Epoch) {
+					tx.AfterCommit(func() { s.onClaim(b.Plan, b.Members) })
+				}
 			}
 		case kindTaken.Name, kindEntries.Name:
 			if cut := strings.LastIndexByte(c.Key, '/'); cut > 0 {

@@ -18,6 +18,7 @@ type Tally struct {
 	Left       int64            // ambiguous and left
 	Resent     int64            // ambiguous and sent again: a note, not a fate
 	Delivered  int64            `json:",omitempty"` // receipts that say so
+	Superseded int64            `json:",omitempty"` // of claims that came late: they count nowhere else
 }
 
 // add adds u times n.
@@ -30,6 +31,7 @@ func (t *Tally) add(u *Tally, n int64) {
 	t.Left += n * u.Left
 	t.Resent += n * u.Resent
 	t.Delivered += n * u.Delivered
+	t.Superseded += n * u.Superseded
 	for reason, v := range u.Held {
 		if t.Held == nil {
 			t.Held = map[string]int64{}
@@ -42,7 +44,7 @@ func (t *Tally) add(u *Tally, n int64) {
 
 func (t *Tally) equal(u *Tally) bool {
 	return t.Claimed == u.Claimed && t.Blocks == u.Blocks && t.BlocksDone == u.BlocksDone && t.Sent == u.Sent &&
-		t.Failed == u.Failed && t.Left == u.Left && t.Resent == u.Resent && maps.Equal(t.Held, u.Held)
+		t.Failed == u.Failed && t.Superseded == u.Superseded && t.Left == u.Left && t.Resent == u.Resent && maps.Equal(t.Held, u.Held)
 }
 
 // HeldTotal is how many recipients were held, for whatever reason.
@@ -86,19 +88,26 @@ func counts(b *Block, entries []Entry) (*Tally, error) {
 		case FateAmbiguous:
 			t.Left++
 		case FateHeld:
+			if st.reason == ReasonSuperseded {
+				t.Superseded++
+				continue
+			}
 			if t.Held == nil {
 				t.Held = map[string]int64{}
 			}
 			t.Held[st.reason]++
 		}
 	}
-	for i := range entries {
-		if entries[i].Fate == FateAmbiguous && Policy(entries[i].Reason) == Resend {
-			t.Resent++
+	type attempt struct{ member, attempt int }
+	resent := map[attempt]bool{} // two Regions may have listed the same
+	for _, e := range entries {
+		if e.Fate == FateAmbiguous && Policy(e.Reason) == Resend {
+			resent[attempt{e.Member, e.Attempt}] = true
 		}
 	}
+	t.Resent = int64(len(resent))
 	if b != nil {
-		t.Claimed, t.Blocks = int64(n), 1
+		t.Claimed, t.Blocks = int64(n)-t.Superseded, 1
 		if settled == n {
 			t.BlocksDone = 1
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/everpoint/everpoint/account/apps"
 	"github.com/everpoint/everpoint/audience/endpoints"
 	"github.com/everpoint/everpoint/aws"
+	"github.com/everpoint/everpoint/delivery"
 	"github.com/everpoint/everpoint/door"
 	"github.com/everpoint/everpoint/state/changelog"
 	"github.com/everpoint/everpoint/state/group"
@@ -110,6 +111,15 @@ func (n *Node) group(w World, appRoom *apps.Service) ([]runner, error) {
 		ErrorLog: slog.NewLogLogger(n.log.With("component", "peers").Handler(), slog.LevelDebug),
 	}
 	return append(parts, runner{"peers", func(ctx context.Context) error { return serve(ctx, w.Listen, g.Listen, server) }}), nil
+}
+
+// told is who says how far the other Regions have the ledger; nil where they do
+// not vote.
+func (n *Node) told() delivery.Told {
+	if n.Quorum == nil {
+		return nil
+	}
+	return n.Replica
 }
 
 // lease keeps the Region's lease: below the rooms that claim, so that it is given

@@ -214,12 +214,13 @@ func (n *Node) assemble(w World) error {
 	if w.Tune != nil {
 		w.Tune(&tuning)
 	}
-	n.Delivery = delivery.New(tuning, st, n.Queue, group.Alone(cfg.Region), nil, routes, w.Now, w.chance(), log)
+	n.Delivery = delivery.New(tuning, st, n.Queue, n.Duty, n.told(), routes, w.Now, w.chance(), log)
 	heard.to.Store(n.Delivery)
 	n.Delivery.Mount()
 
 	// Floor 5: who decides to speak, and who tells what happened.
-	campaignRoom := campaigns.New(campaigns.Config{}, st, n.Queue, n.Delivery, group.Alone(cfg.Region), n.Index, segments.Load, tokens, ids, w.Now, log)
+	campaignRoom := campaigns.New(campaigns.Config{}, st, n.Queue, n.Delivery, n.Duty, n.Index, segments.Load, tokens, ids, w.Now, log)
+	n.merged = append(n.merged, n.Delivery.Merged, campaignRoom.Merged)
 	tagRoom := tags.New(tags.Config{Regions: cfg.Door.RegionsAccepted}, st, tagOwners()...)
 	messageRoom := messages.New(st, n.Delivery, ids, w.Now, log)
 	eventRoom := events.New(events.Config{}, st, endpointRoom, w.Now, log)
@@ -265,7 +266,7 @@ func (n *Node) assemble(w World) error {
 		{{"audience index", n.Index.Run}},
 		peers,
 		n.lease(),
-		{{"queue", n.Queue.Run}, {"imports", imports.Run}, {"apps", appRoom.Run}, {"endpoints", endpointRoom.Run}, {"events", eventRoom.Run}, {"eventlog", facts.Run}},
+		{{"queue", n.Queue.Run}, {"delivery", n.Delivery.Run}, {"imports", imports.Run}, {"apps", appRoom.Run}, {"endpoints", endpointRoom.Run}, {"events", eventRoom.Run}, {"eventlog", facts.Run}},
 	}
 	if !w.NoDoor {
 		n.floors = append(n.floors, []runner{{"door", n.Door.Run}})

@@ -57,7 +57,13 @@ func (s *Service) activityNow(r store.Reader, app, campaign, id string) (a *Acti
 		if p, err = together(r, a); err != nil {
 			return nil, nil, nil, err
 		}
-		if t, err = s.delivery.TallyOf(r, id); err != nil || t.Claimed == p.Claimed {
+		if t, err = s.delivery.TallyOf(r, id); err != nil {
+			break
+		}
+		// Who was superseded counts where they were claimed again.
+		p.Claimed -= t.Superseded
+		p.Produced -= t.Superseded
+		if t.Claimed == p.Claimed {
 			break
 		}
 	}

@@ -33,6 +33,9 @@ type Activity struct {
 	// those who moved behind the walk meanwhile.
 	Sweeping bool      `json:",omitempty"`
 	Walked   time.Time `json:",omitzero"` // when that was over, too
+	// Superseded is how many recipients of claims that came late were known when the
+	// second walk began: those are among whom it is for.
+	Superseded int64 `json:",omitempty"`
 }
 
 // Part is what one Region has done of an activity: of the walk over the segment,
@@ -46,7 +49,6 @@ type Part struct {
 	Claimed  int64        // of them given to delivery
 	Others   int64        // of them in other treatments' cohorts
 	Takes    int          // how often a worker began or went on
-	Marked   bool         `json:",omitempty"` // there are marks of this Region's in the quorum
 	// Of the second walk, which the Region with control does alone.
 	Swept     uint64       `json:",omitempty"`
 	SweptDone group.Shards `json:",omitempty"`

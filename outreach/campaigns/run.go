@@ -6,9 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/everpoint/everpoint/account/apps"
@@ -19,7 +16,6 @@ import (
 	"github.com/everpoint/everpoint/delivery"
 	"github.com/everpoint/everpoint/state/group"
 	"github.com/everpoint/everpoint/state/queue"
-	"github.com/everpoint/everpoint/state/quorum"
 	"github.com/everpoint/everpoint/state/store"
 )
 
@@ -107,6 +103,9 @@ func decide(now time.Time, s *situation) decision {
 		if !s.place.Leads {
 			return wait("the Region with control ends it")
 		}
+		if s.tally.Superseded > a.Superseded {
+			return decision{step: stepSweep}
+		}
 		return decision{step: stepFinish}
 	case a.Sweeping && !s.place.Leads:
 		return wait("the Region with control sweeps")
@@ -147,6 +146,7 @@ type runner struct {
 	it     *queue.Item
 	target target
 	taken  bool // this hold is written down
+	before int  // how often the part was taken before
 	closed bool // the last update ended the activity, and with it the work
 	walk   *segments.Snapshot
 	seen   *seen // whom the activity has claimed
@@ -288,7 +288,7 @@ func (r *runner) act(ctx context.Context, sit *situation, d decision) (over bool
 		r.s.forget(r.it.ID)
 	}
 	if r.closed && d.step == stepFinish && sit.place.Grouped {
-		if err := r.s.duty.DropMarks(ctx, r.it.ID+"/"); err != nil {
+		if err := r.s.delivery.Forget(ctx, r.it.ID); err != nil {
 			r.s.log.InfoContext(ctx, "marks of a run that is over are not removed", "activity_id", r.it.ID, "error", err)
 		}
 	}
@@ -320,7 +320,12 @@ func (r *runner) do(tx *store.Tx, sit *situation, d decision) error {
 	case stepClaim:
 		return r.claim(tx, sit)
 	case stepSweep:
-		a.Sweeping = true
+		r.walk = nil
+		a.Sweeping, a.Walked, a.Superseded = true, time.Time{}, sit.tally.Superseded
+		sit.part.Swept, sit.part.SweptDone = 0, 0
+		if err := savePart(tx, a, r.s.store.Region(), sit.part); err != nil {
+			return err
+		}
 		return saveActivity(tx, a)
 	case stepFinish:
 		a.end(stateCompleted, resultSuccess, "", now)
@@ -420,7 +425,14 @@ func (r *runner) begin(ctx context.Context, sit *situation) (over bool, err erro
 		if r.seen, err = r.s.seenOf(ctx, r.it.ID, before); err != nil {
 			return false, err
 		}
-		r.taken = true
+		r.taken, r.before = true, before
+	}
+	if sit.activity.Sweeping && sit.place.Grouped {
+		// Of what was claimed, some may have been superseded meanwhile.
+		r.s.forget(r.it.ID)
+		if r.seen, err = r.s.seenOf(ctx, r.it.ID, r.before); err != nil {
+			return false, err
+		}
 	}
 	if walk, err = r.s.members(ctx, sit.campaign); cannotRun(err) {
 		if !sit.place.Leads {
@@ -488,8 +500,7 @@ func (x sources) Segment(id string, version int) (*pinpoint.SegmentResponse, err
 // are others'.
 const scanMax = 4096
 
-// gather takes the next members of the activity's treatment from the walk, and
-// marks how far they go in the quorum when no other Region is there to be told.
+// gather takes the next members of the activity's treatment from the walk.
 func (r *runner) gather(ctx context.Context, sit *situation) error {
 	c, a, p := sit.campaign, sit.activity, sit.part
 	t := c.treatment(a.Treatment)
@@ -508,43 +519,12 @@ func (r *runner) gather(ctx context.Context, sit *situation) error {
 	if !sit.place.Grouped {
 		return nil
 	}
-	b.lost = r.s.marksOfOthers(a.ID)
+	b.lost = r.s.delivery.LostUpTo(a.ID)
 	if len(sit.place.Others) > 0 {
-		return nil
+		// The others are here again, and have all that was claimed without them.
+		return r.s.delivery.Unmark(ctx, a.ID)
 	}
-	marks := []quorum.Mark{{Shard: segments.Shard(b.after), Key: r.s.markKey(a.ID, segments.Shard(b.after)), To: b.after}}
-	for shard := range segments.Shards {
-		if b.ended.Has(shard) {
-			marks = append(marks, quorum.Mark{Shard: shard, Key: r.s.markKey(a.ID, shard), To: segments.Last(shard)})
-		}
-	}
-	marks = slices.DeleteFunc(marks, func(m quorum.Mark) bool { return !sit.place.Shards.Has(m.Shard) })
-	if len(marks) == 0 {
-		return nil
-	}
-	return r.s.duty.Mark(ctx, sit.place.Epoch, marks)
-}
-
-// markKey names how far a Region has claimed an activity's shard.
-func (s *Service) markKey(activity string, shard int) string {
-	return fmt.Sprintf("%s/%s/%02d", activity, s.store.Region(), shard)
-}
-
-// marksOfOthers are the marks that other Regions left, the highest of each shard.
-func (s *Service) marksOfOthers(activity string) map[int]uint64 {
-	var out map[int]uint64
-	for key, to := range s.duty.Marks(activity + "/") {
-		parts := strings.Split(key, "/")
-		shard, err := strconv.Atoi(parts[len(parts)-1])
-		if err != nil || len(parts) != 3 || parts[1] == s.store.Region() {
-			continue
-		}
-		if out == nil {
-			out = map[int]uint64{}
-		}
-		out[shard] = max(out[shard], to)
-	}
-	return out
+	return nil
 }
 
 // claim gives delivery the members that were gathered and moves the cursor behind

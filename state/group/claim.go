@@ -122,6 +122,15 @@ func (g *Group) Orphaned(region string, epoch uint64) bool {
 	return r.Member > 0 || over(&state, region)
 }
 
+// Owner is the Region whose duty a shard is; empty while there is none.
+func (g *Group) Owner(shard int) string {
+	state, _ := g.quorum.State()
+	if shard < 0 || shard >= quorum.Shards {
+		return ""
+	}
+	return state.Duty.Shards[shard]
+}
+
 // over reports whether a Region's lease has ended, or never was.
 func over(state *quorum.State, region string) bool {
 	l := state.Leases[region]

@@ -36,6 +36,8 @@ type Duty interface {
 	// the set since, and its lease is over. A claim that does not hold may not be
 	// orphaned yet.
 	Orphaned(region string, epoch uint64) bool
+	// Owner is the Region whose duty a shard is, whether it may claim of it yet or not.
+	Owner(shard int) string
 	// Mark notes in the quorum how far work was claimed, by key: what a Region that
 	// is alone in the set does before the wire. It fails when the epoch is over.
 	Mark(ctx context.Context, epoch uint64, marks []quorum.Mark) error
@@ -84,6 +86,7 @@ func (alone) Claim(_ context.Context, _ uint64, write func() error) error { retu
 func (alone) Valid(uint64) bool                                           { return true }
 func (a alone) Holds(region string, _ uint64) bool                        { return region == string(a) }
 func (alone) Orphaned(string, uint64) bool                                { return false }
+func (a alone) Owner(int) string                                          { return string(a) }
 func (alone) Mark(context.Context, uint64, []quorum.Mark) error           { return nil }
 func (alone) Marks(string) map[string]uint64                              { return nil }
 func (alone) DropMarks(context.Context, string) error                     { return nil }

@@ -75,9 +75,13 @@ func (w *world) admin(i int, method, path string, query url.Values, in, out any)
 type app struct {
 	*world
 	t  *testing.T
-	c  *pinpoint.Client // of the first node
+	c  *pinpoint.Client // of the node that is asked
 	id string
+	at int // which that is
 }
+
+// ask has the ith node be asked from now on.
+func (a *app) ask(i int) { a.at, a.c = i, a.client(i) }
 
 // newApp makes a project that can send mail and texts.
 func newApp(t *testing.T, w *world) *app {
@@ -178,7 +182,7 @@ func (a *app) campaign(policy string) (id string) {
 	a.t.Helper()
 	ctx := a.t.Context()
 	type sendingPolicy struct{ AmbiguousSends string }
-	if err := a.admin(0, http.MethodPut, "/apps/"+a.id+"/sending-policy", nil, sendingPolicy{policy}, &sendingPolicy{}); err != nil {
+	if err := a.admin(a.at, http.MethodPut, "/apps/"+a.id+"/sending-policy", nil, sendingPolicy{policy}, &sendingPolicy{}); err != nil {
 		a.t.Fatal(err)
 	}
 	segment, err := a.c.CreateSegment(ctx, &pinpoint.CreateSegmentInput{ApplicationId: &a.id, WriteSegmentRequest: &types.WriteSegmentRequest{
@@ -214,12 +218,12 @@ type run struct {
 	Held                                       map[string]int64
 }
 
-// runOf asks the first node that answers.
+// runOf asks the first node that answers, from the one that is asked on.
 func (a *app) runOf(campaign string) (*run, error) {
 	var err error
 	for i := range a.nodes {
 		r := &run{}
-		if err = a.admin(i, http.MethodGet, "/apps/"+a.id+"/campaigns/"+campaign+"/run", nil, nil, r); err == nil {
+		if err = a.admin((a.at+i)%len(a.nodes), http.MethodGet, "/apps/"+a.id+"/campaigns/"+campaign+"/run", nil, nil, r); err == nil {
 			return r, nil
 		}
 	}
@@ -253,13 +257,16 @@ type ambiguousSend struct {
 
 func (a *app) ambiguousSends(campaign string) (all []ambiguousSend) {
 	a.t.Helper()
-	query := url.Values{"campaign-id": {campaign}, "page-size": {strconv.Itoa(500)}}
+	query := url.Values{"page-size": {strconv.Itoa(500)}}
+	if campaign != "" {
+		query.Set("campaign-id", campaign)
+	}
 	for {
 		var page struct {
 			Item      []ambiguousSend
 			NextToken string
 		}
-		if err := a.admin(0, http.MethodGet, "/apps/"+a.id+"/ambiguous-sends", query, nil, &page); err != nil {
+		if err := a.admin(a.at, http.MethodGet, "/apps/"+a.id+"/ambiguous-sends", query, nil, &page); err != nil {
 			a.t.Fatal(err)
 		}
 		if all = append(all, page.Item...); page.NextToken == "" {

@@ -35,7 +35,7 @@ func (v verdict) String() string {
 func (a *app) judge(campaign string, n int, reach map[string]bool) verdict {
 	a.t.Helper()
 	var says reconciliation
-	if err := a.admin(0, http.MethodGet, "/apps/"+a.id+"/campaigns/"+campaign+"/reconciliation", nil, nil, &says); err != nil {
+	if err := a.admin(a.at, http.MethodGet, "/apps/"+a.id+"/campaigns/"+campaign+"/reconciliation", nil, nil, &says); err != nil {
 		a.t.Fatal(err)
 	}
 	v, problems := weigh(n, reach, a.messages(), a.ambiguousSends(campaign), says)

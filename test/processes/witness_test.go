@@ -30,12 +30,19 @@ const (
 	voter // the witness, unless it is in the router
 )
 
-// newVoting is a world of two Regions, a node each, a router before them, and a
-// witness, which runs in the router or alone. It returns where the router tells its
-// status.
+// newVoting is a voting world on SQLite, without carriers.
 func newVoting(t *testing.T, alone bool) (w *world, admin string) {
 	t.Helper()
 	w = &world{t: t, dir: t.TempDir(), http: &http.Client{Timeout: 30 * time.Second}}
+	return w, w.vote(alone, nil)
+}
+
+// vote makes a world one of two Regions, a node each, a router before them, and a
+// witness, which runs in the router or alone. The Regions send through the world's
+// carriers, if it has any. It returns where the router tells its status.
+func (w *world) vote(alone bool, postgres map[string]string) (admin string) {
+	t := w.t
+	t.Helper()
 	t.Cleanup(w.close)
 	w.write("secret", []byte(secretKey))
 	regions := []string{region, otherRegion}
@@ -67,6 +74,16 @@ func newVoting(t *testing.T, alone bool) (w *world, admin string) {
 				Peers: []node.Peer{{Region: other, URL: urls[other]}}, Witness: &node.Peer{Region: witnessName, URL: urls[witnessName]},
 			},
 		}
+		if w.smtp != "" {
+			c.Mail = &node.Mail{Addr: w.smtp, TLS: "off"}
+			c.Routes = []node.Route{{Name: "centre", Addresses: []string{w.smpp}, SystemID: name, Binds: 2, Window: 32}}
+			c.Numbers = []node.Number{{Number: origin, Type: "LONG_CODE", Country: "US", Route: "centre"}}
+			c.Import = node.Import{BucketDir: "buckets"}
+		}
+		if url := postgres[name]; url != "" {
+			w.write(name+".url", []byte(url))
+			c.PostgresURLFile = name + ".url"
+		}
 		config(name, c)
 		program("serve", name, c.Door.Listen)
 	}
@@ -97,7 +114,7 @@ func newVoting(t *testing.T, alone bool) (w *world, admin string) {
 		program("witness", witnessName, "")
 		w.nodes[voter].start(t)
 	}
-	return w, "http://" + admin + router.StatusPath
+	return "http://" + admin + router.StatusPath
 }
 
 // command runs the command line against the ith node.

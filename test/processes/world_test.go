@@ -176,6 +176,7 @@ type world struct {
 	nodes   []*process
 	listens []string // of the nodes, host:port
 	http    *http.Client
+	told    int // of the outbox's messages, that count no more
 }
 
 // setting is how a world differs from one node on SQLite with carriers that run
@@ -396,7 +397,7 @@ func (w *world) messages() []message {
 	w.t.Helper()
 	var all []message
 	for {
-		after := 0
+		after := w.told
 		if len(all) > 0 {
 			after = all[len(all)-1].N
 		}
