@@ -5,9 +5,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -34,59 +34,88 @@ const (
 	secret  = "a-secret-for-simulated-requests"
 )
 
-// errDead is what a dead store and a cut cable answer.
-var errDead = errors.New("sim: the node is dead")
+// Carriers are the doubles that receive what is sent, and misbehave.
+type Carriers struct {
+	rnd    *rand.Rand
+	relay  *smtptest.Server
+	centre *smpptest.Server
+	outbox *carriers.Outbox
+
+	refusals sync.Mutex
+	refused  map[string]bool // addresses that a carrier refused for good
+}
+
+// NewCarriers makes carriers that misbehave as rnd says.
+func NewCarriers(rnd *rand.Rand) *Carriers {
+	c := &Carriers{rnd: rnd, outbox: &carriers.Outbox{BodyBytes: 200}, refused: map[string]bool{}}
+	c.relay = smtptest.New(smtptest.Config{MailboxMax: -1}, c.outbox.Mail)
+	c.relay.SetRules(c.mailFaults()...)
+	c.centre = smpptest.New(smpptest.Config{
+		Sink: c.outbox.Text, Decide: c.textFaults(), Receipts: []smpptest.Receipt{{State: "DELIVRD", After: time.Second, Copies: 1 + c.rnd.IntN(2)}},
+	})
+	return c
+}
+
+// refuse remembers an address that is refused for good.
+func (c *Carriers) refuse(address string) {
+	c.refusals.Lock()
+	defer c.refusals.Unlock()
+	c.refused[address] = true
+}
+
+// Refused are the addresses that were refused for good.
+func (c *Carriers) Refused() map[string]bool {
+	c.refusals.Lock()
+	defer c.refusals.Unlock()
+	return maps.Clone(c.refused)
+}
+
+// serve runs the carriers until ctx ends.
+func (c *Carriers) serve(ctx context.Context, mail, text net.Listener) (wait func()) {
+	var done sync.WaitGroup
+	done.Go(func() { _ = c.relay.Serve(ctx, mail) })
+	done.Go(func() { _ = c.centre.Serve(ctx, text) })
+	return done.Wait
+}
 
 // Region is one Region under simulation: a disk, the carriers, and the node
 // while it lives.
 type Region struct {
+	*Carriers
+	process
+	name string
 	seed uint64
-	rnd  *rand.Rand
 	dir  string
+	mail *smtptest.Pipe
+	text *smpptest.Pipes
 
-	relay  *smtptest.Server
-	centre *smpptest.Server
-	mail   *smtptest.Pipe
-	text   *smpptest.Pipes
-	outbox *carriers.Outbox
-
-	mu      sync.Mutex
-	refused map[string]bool // addresses that a carrier refused for good
-	life    int
-	lives   int
-	dead    bool
-	commit  int // commit points passed in this life
-	fatal   int // the one that kills; 0: none
-	died    chan struct{}
-	cables  []net.Conn
+	cables []net.Conn // process.mu is held
 
 	node *node.Node
 	stop func()
+	log  *slog.Logger
 }
 
 // NewRegion makes a disk and carriers that misbehave as the seed says.
 func NewRegion(seed uint64, dir string) (*Region, error) {
 	r := &Region{
-		seed: seed, rnd: rand.New(rand.NewPCG(seed, 0x5eed)), dir: dir,
-		mail: smtptest.NewPipe(), text: smpptest.NewPipes(), outbox: &carriers.Outbox{BodyBytes: 200},
+		Carriers: NewCarriers(rand.New(rand.NewPCG(seed, 0x5eed))), name: region, seed: seed, dir: dir,
+		mail: smtptest.NewPipe(), text: smpptest.NewPipes(), log: slog.New(slog.DiscardHandler),
 	}
-	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte(secret), 0o600); err != nil {
-		return nil, err
-	}
-	r.refused = map[string]bool{}
-	r.relay = smtptest.New(smtptest.Config{MailboxMax: -1}, r.outbox.Mail)
-	r.relay.SetRules(r.mailFaults()...)
-	r.centre = smpptest.New(smpptest.Config{
-		Sink: r.outbox.Text, Decide: r.textFaults(), Receipts: []smpptest.Receipt{{State: "DELIVRD", After: time.Second, Copies: 1 + r.rnd.IntN(2)}},
-	})
-	return r, nil
+	r.die = r.cut
+	return r, writeSecret(dir)
+}
+
+// writeSecret writes the file that the configuration names.
+func writeSecret(dir string) error {
+	return os.WriteFile(filepath.Join(dir, "secret"), []byte(secret), 0o600)
 }
 
 // mailFaults draws what goes wrong at the relay: each fault a few times, at
 // random moments.
-func (r *Region) mailFaults() []smtptest.Rule {
+func (c *Carriers) mailFaults() []smtptest.Rule {
 	nth := func(first int) func(smtptest.Attempt) bool {
-		n := first + r.rnd.IntN(60)
+		n := first + c.rnd.IntN(60)
 		return func(a smtptest.Attempt) bool { return a.N >= n }
 	}
 	all := []smtptest.Rule{
@@ -101,10 +130,10 @@ func (r *Region) mailFaults() []smtptest.Rule {
 	}
 	var out []smtptest.Rule
 	for _, rule := range all {
-		if r.rnd.IntN(2) == 0 {
-			rule.Times, rule.Match = 1+r.rnd.IntN(2), nth(1)
+		if c.rnd.IntN(2) == 0 {
+			rule.Times, rule.Match = 1+c.rnd.IntN(2), nth(1)
 			if strings.HasPrefix(rule.Reply, "5") {
-				rule.Match = r.refusing(rule.Match)
+				rule.Match = c.refusing(rule.Match)
 			}
 			out = append(out, rule)
 		}
@@ -113,22 +142,20 @@ func (r *Region) mailFaults() []smtptest.Rule {
 }
 
 // refusing remembers whom a rule is used on.
-func (r *Region) refusing(match func(smtptest.Attempt) bool) func(smtptest.Attempt) bool {
+func (c *Carriers) refusing(match func(smtptest.Attempt) bool) func(smtptest.Attempt) bool {
 	return func(a smtptest.Attempt) bool {
 		if !match(a) {
 			return false
 		}
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.refused[a.To] = true
+		c.refuse(a.To)
 		return true
 	}
 }
 
 // textFaults draws what goes wrong at the SMS centre.
-func (r *Region) textFaults() func(smpptest.Submit) smpptest.Action {
-	rnd := rand.New(rand.NewPCG(r.rnd.Uint64(), 1))
-	often := r.rnd.IntN(12)
+func (c *Carriers) textFaults() func(smpptest.Submit) smpptest.Action {
+	rnd := rand.New(rand.NewPCG(c.rnd.Uint64(), 1))
+	often := c.rnd.IntN(12)
 	var mu sync.Mutex
 	return func(sub smpptest.Submit) smpptest.Action {
 		mu.Lock()
@@ -140,9 +167,7 @@ func (r *Region) textFaults() func(smpptest.Submit) smpptest.Action {
 		case 0:
 			return smpptest.Action{Status: smpp.Status(0x58)} // throttled
 		case 1:
-			r.mu.Lock()
-			r.refused[sub.To] = true
-			r.mu.Unlock()
+			c.refuse(sub.To)
 			return smpptest.Action{Status: smpp.Status(0x0b)} // bad destination
 		case 2:
 			return smpptest.Action{Drop: true}
@@ -154,12 +179,9 @@ func (r *Region) textFaults() func(smpptest.Submit) smpptest.Action {
 	}
 }
 
-// serve runs the carriers until ctx ends.
+// serve runs the Region's own carriers until ctx ends.
 func (r *Region) serve(ctx context.Context) (wait func()) {
-	var done sync.WaitGroup
-	done.Go(func() { _ = r.relay.Serve(ctx, r.mail) })
-	done.Go(func() { _ = r.centre.Serve(ctx, r.text) })
-	return done.Wait
+	return r.Carriers.serve(ctx, r.mail, r.text)
 }
 
 // cable dials a carrier, and remembers the connection so that death cuts it.
@@ -186,63 +208,49 @@ func (r *Region) cable(life int) func(ctx context.Context, network, addr string)
 	}
 }
 
-// fault counts commit points and kills the node at the fatal one.
-func (r *Region) fault(life int) func(string) error {
-	return func(string) error {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if r.life != life || r.dead {
-			return errDead
-		}
-		if r.commit++; r.fatal > 0 && r.commit == r.fatal {
-			r.kill()
-			return errDead
-		}
-		return nil
-	}
-}
-
-// kill ends this life: nothing more is written, and the cables are cut. r.mu is
-// held.
-func (r *Region) kill() {
-	r.dead = true
+// cut ends the conversations with carriers. r.mu is held.
+func (r *Region) cut() {
 	for _, c := range r.cables {
 		_ = c.Close()
 	}
 	r.cables = nil
-	close(r.died)
 }
 
 // Start begins a life that ends at the fatal commit point, or lasts when it is 0.
 func (r *Region) Start(ctx context.Context, fatal int) error {
-	r.mu.Lock()
-	r.lives++
-	r.life = r.lives
-	r.dead, r.commit, r.fatal, r.died = false, 0, fatal, make(chan struct{})
-	life := r.life
-	r.mu.Unlock()
-	cfg := &node.Config{
-		Node: "sim-1", Region: region, Dir: filepath.Join(r.dir, "data"), KeysDir: filepath.Join(r.dir, "keys"), Local: true,
+	life := r.begin(fatal)
+	return r.start(ctx, life, r.config(), node.World{Dial: r.cable(life), Fault: r.fault(life)})
+}
+
+// config is the Region's configuration without a group.
+func (r *Region) config() *node.Config {
+	return &node.Config{
+		Node: r.name + "-1", Region: r.name, Dir: filepath.Join(r.dir, "data"), KeysDir: filepath.Join(r.dir, "keys"), Local: true,
 		Account: []node.Account{{ID: account, AccessKeyID: keyID, SecretFile: filepath.Join(r.dir, "secret")}},
-		Mail:    &node.Mail{Addr: "relay:25", Name: region + ".sim", TLS: "off"},
-		Routes:  []node.Route{{Name: "centre", Addresses: []string{"centre:2775"}, SystemID: region}},
+		Mail:    &node.Mail{Addr: "relay:25", Name: r.name + ".sim", TLS: "off"},
+		Routes:  []node.Route{{Name: "centre", Addresses: []string{"centre:2775"}, SystemID: r.name}},
 		Numbers: []node.Number{{Number: "+12065550100", Type: "LONG_CODE", Country: "US", Route: "centre"}},
 	}
+}
+
+// start assembles and runs a node. What world does not say, chance does.
+func (r *Region) start(ctx context.Context, life int, cfg *node.Config, world node.World) error {
 	var seed [32]byte
 	for i := range seed {
 		seed[i] = byte(r.seed>>(i%8)) + byte(life)
 	}
-	n, err := node.New(ctx, cfg, node.World{
-		Random: rand.NewChaCha8(seed), Chance: rand.New(rand.NewPCG(r.seed, uint64(life))), Dial: r.cable(life), Fault: r.fault(life),
-		NoDoor: true, Tune: func(c *delivery.Config) { c.RetryDelay = 2 * time.Second },
-	}, slog.New(slog.DiscardHandler))
+	world.Random, world.Chance = rand.NewChaCha8(seed), rand.New(rand.NewPCG(r.seed, uint64(life)))
+	world.NoDoor, world.Tune = true, func(c *delivery.Config) { c.RetryDelay = 2 * time.Second }
+	n, err := node.New(ctx, cfg, world, r.log)
 	if err != nil {
-		return fmt.Errorf("start life %d: %w", life, err)
+		return fmt.Errorf("start life %d of %s: %w", life, r.name, err)
 	}
 	running, cancel := context.WithCancel(ctx)
 	var done sync.WaitGroup
 	done.Go(func() { _ = n.Run(running) })
+	r.mu.Lock()
 	r.node = n
+	r.mu.Unlock()
 	r.stop = func() {
 		cancel()
 		done.Wait()
@@ -250,14 +258,15 @@ func (r *Region) Start(ctx context.Context, fatal int) error {
 	return nil
 }
 
-// Died is closed when this life ends at its fatal commit point.
-func (r *Region) Died() <-chan struct{} { return r.died }
-
 // Stop ends what is left of this life.
 func (r *Region) Stop() { r.stop() }
 
 // Call sends a signed request through the node's door and decodes the answer.
 func (r *Region) Call(service, method, path string, in, out any) error {
+	return call(r.node, service, method, path, in, out)
+}
+
+func call(n *node.Node, service, method, path string, in, out any) error {
 	var body []byte
 	if in != nil {
 		var err error
@@ -267,11 +276,11 @@ func (r *Region) Call(service, method, path string, in, out any) error {
 	}
 	req := httptest.NewRequestWithContext(context.Background(), method, "http://node.sim"+path, bytes.NewReader(body))
 	req.Header.Set("Content-Type", "application/json")
-	if err := sigv4.Sign(req, sha256.Sum256(body), sigv4.Credentials{AccessKeyID: keyID, Secret: secret}, region, service, time.Now()); err != nil {
+	if err := sigv4.Sign(req, sha256.Sum256(body), sigv4.Credentials{AccessKeyID: keyID, Secret: secret}, n.Config.Region, service, time.Now()); err != nil {
 		return err
 	}
 	w := httptest.NewRecorder()
-	r.node.Door.Handler().ServeHTTP(w, req)
+	n.Door.Handler().ServeHTTP(w, req)
 	if w.Code >= http.StatusMultipleChoices {
 		return fmt.Errorf("%s %s answered %d: %s", method, path, w.Code, w.Body.String())
 	}

@@ -3,7 +3,6 @@ package sim
 import (
 	"context"
 	"fmt"
-	"maps"
 	"strings"
 	"time"
 
@@ -140,9 +139,7 @@ func (s *Story) opening(r *Region) error {
 // middle kills the node a few times while calls go on, and lets it finish.
 func (s *Story) middle(ctx context.Context, r *Region, sabotage func(string) error) error {
 	// The first life goes on from the opening; it dies too.
-	r.mu.Lock()
-	r.fatal = r.commit + 1 + r.rnd.IntN(60)
-	r.mu.Unlock()
+	r.doom(1 + r.rnd.IntN(60))
 	for range 1 + r.rnd.IntN(3) {
 		if !s.live(ctx, r, time.Now().Add(2*time.Minute)) {
 			break // the life outlived its work
@@ -247,9 +244,7 @@ func (s *Story) end(r *Region) error {
 		}
 		s.Found[p.id] = e.Metrics["Round"]
 	}
-	r.mu.Lock()
-	s.Refused = maps.Clone(r.refused)
-	r.mu.Unlock()
+	s.Refused = r.Refused()
 	for after := 0; ; {
 		page := r.outbox.Messages(after, time.Time{}, "", 1000)
 		if len(page) == 0 {

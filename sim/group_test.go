@@ -1,0 +1,58 @@
+package sim
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"testing"
+	"testing/synctest"
+)
+
+// quiet discards the log unless SIM_LOG is set.
+func quiet() *slog.Logger {
+	if os.Getenv("SIM_LOG") != "" {
+		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	}
+	return slog.New(slog.DiscardHandler)
+}
+
+// chronicle plays one seed of a group under virtual time.
+func chronicle(t *testing.T, seed uint64, sabotage Sabotage) (c *Chronicle, wrong []string) {
+	t.Helper()
+	dir := t.TempDir()
+	if _, err := groupCertificates(); err != nil { // outside of the bubble, once
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		var err error
+		if c, err = Chronicles(t.Context(), seed, dir, sabotage, quiet()); err != nil {
+			wrong = []string{fmt.Sprintf("the story broke off: %v", err)}
+			return
+		}
+		wrong = JudgeGroup(c)
+	})
+	return c, wrong
+}
+
+func TestGroups_keep_every_promise(t *testing.T) {
+	run := func(seed uint64) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			t.Parallel()
+			c, wrong := chronicle(t, seed, Sabotage{})
+			for _, w := range wrong {
+				t.Errorf("seed %d: %s (repeat with: make sim SEED=%d)", seed, w, seed)
+			}
+			if c != nil && (testing.Verbose() || len(wrong) > 0) {
+				t.Logf("seed %d:\n%s", seed, c)
+			}
+		})
+	}
+	if *oneSeed != 0 {
+		run(*oneSeed)
+		return
+	}
+	for i := range *seeds {
+		run(uint64(i + 1))
+	}
+}
