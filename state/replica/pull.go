@@ -44,7 +44,9 @@ type lease struct {
 var (
 	errLost  = errors.New("replica: the peer does not know the position")
 	errMoved = errors.New("replica: another node moved the cursor")
-	errQuiet = errors.New("replica: the peer has said nothing for too long")
+	// errReborn ends a turn: what this Region had told the others is among their rows.
+	errReborn = errors.New("replica: this Region's database went back and has a new incarnation")
+	errQuiet  = errors.New("replica: the peer has said nothing for too long")
 )
 
 // peer is another Region, as this one hears of it.
@@ -269,12 +271,13 @@ func (p *peer) pull(ctx context.Context, st store.Stream) error {
 	p.mu.Lock()
 	at := p.at[st]
 	p.mu.Unlock()
+	as := p.r.store.Incarnation()
 	body, say := io.Pipe()
 	// The client does not look at ctx while it waits for more of the body.
 	defer context.AfterFunc(ctx, func() { say.Close() })()
 	defer say.Close()
 	q := url.Values{
-		incarnationName: {at.Incarnation}, "after": {strconv.FormatInt(at.N, 10)}, "hash": {hexOf(at.Hash)}, "as": {p.r.store.Incarnation()},
+		incarnationName: {at.Incarnation}, "after": {strconv.FormatInt(at.N, 10)}, "hash": {hexOf(at.Hash)}, "as": {as},
 	}
 	resp, err := p.get(ctx, http.MethodPost, "stream/"+string(st), q, body, p.r.cfg.Timeout)
 	if err != nil {
@@ -302,6 +305,9 @@ func (p *peer) pull(ctx context.Context, st store.Stream) error {
 			}
 			if err := p.hear(h); err != nil {
 				return err
+			}
+			if p.r.store.Incarnation() != as {
+				return errReborn
 			}
 			// The position may be lost after the first; later ones come when nothing else
 			// does, and what was said may be another thing now.

@@ -94,6 +94,9 @@ func (r *Replica) serveStream(w http.ResponseWriter, req *http.Request) {
 	}
 	incarnation := q.Get(incarnationName)
 	known, err := r.knows(req.Context(), st, incarnation, after, hash)
+	if err == nil && !known {
+		err = r.store.Told(req.Context(), st, incarnation, after, hash)
+	}
 	if err != nil {
 		http.Error(w, "the log cannot be read", http.StatusServiceUnavailable)
 		return

@@ -635,6 +635,41 @@ func TestLineage_a_restored_database_takes_a_new_incarnation(t *testing.T) {
 	}
 }
 
+func TestLineage_another_Region_knows_more_of_the_database(t *testing.T) {
+	h := home{Config{Dir: t.TempDir(), Region: "us-east-1"}, newTestKeys(t)}
+	s, _ := h.start(t)
+	put(t, s, kindRec, "a", "1")
+	put(t, s, kindRec, "b", "2")
+	first, head := s.Incarnation(), s.Head(Changes)
+	hash, err := s.Hash(t.Context(), Changes, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		of   string
+		n    int64
+		hash []byte
+		goes bool
+	}{
+		{"what it has", first, 1, hash, false},
+		{"of another life", "other", head + 5, []byte("x"), false},
+		{"a first block that is asked for without its predecessor", first, 1, nil, false},
+		{"what it has not", first, head + 1, []byte("x"), true},
+	} {
+		if err := s.Told(t.Context(), Changes, c.of, c.n, c.hash); err != nil {
+			t.Fatal(err)
+		}
+		if went := s.Incarnation() != first; went != c.goes {
+			t.Errorf("%s: a new incarnation is %v", c.name, went)
+		}
+	}
+	second := s.Incarnation()
+	if err := s.Told(t.Context(), Changes, second, 1, []byte("x")); err != nil || s.Incarnation() == second {
+		t.Errorf("another block in the place of one that it has: %v", err)
+	}
+}
+
 func TestLineage_a_database_that_goes_back_under_a_running_node_is_noticed(t *testing.T) {
 	url := os.Getenv("TEST_POSTGRES_URL")
 	if url == "" {

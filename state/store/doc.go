@@ -37,7 +37,8 @@
 // that lacked commits, has forgotten ids it already gave out. Each node keeps,
 // beside the database, how far it had seen each stream come; when the database
 // is behind that, or its chain is another, the store takes a new incarnation,
-// which is part of every block's identity, and says so.
+// which is part of every block's identity, and says so. That memory is a second old
+// at most; what another Region has of the database tells the rest ([Store.Told]).
 //
 // # Stamps
 //

@@ -263,6 +263,32 @@ func (s *Store) checkLineage(ctx context.Context) error {
 	return nil
 }
 
+// Told compares the database with what another Region says to have of it: block n
+// of a stream with its hash, of the present incarnation. A database that is behind,
+// or has another block there, was restored or rolled back by more than the lineage
+// file tells, which is older by up to a second: it takes a new incarnation.
+func (s *Store) Told(ctx context.Context, st Stream, incarnation string, n int64, hash []byte) error {
+	return s.submit(&request{ctx: ctx, alone: func() error {
+		h, err := s.engine.head(ctx, st)
+		if err != nil || h.incarnation != incarnation || n <= 0 || len(hash) == 0 {
+			return err
+		}
+		have := h.hash
+		if n != h.n {
+			if have, err = s.engine.blockHash(ctx, st, n); err != nil {
+				return err
+			}
+		}
+		if h.n >= n && (have == nil || bytes.Equal(have, hash)) {
+			return nil // it is there, or was trimmed
+		}
+		if err := s.reincarnate(ctx, incarnation, "another Region has what this database has not", st, n, h.n); err != nil {
+			return err
+		}
+		return s.learnHeads(ctx)
+	}})
+}
+
 // reincarnate gives the database a new incarnation, once for all its nodes.
 func (s *Store) reincarnate(ctx context.Context, from, why string, st Stream, seen, have int64) error {
 	to := newIncarnation()
