@@ -86,7 +86,7 @@ func Chronicles(ctx context.Context, seed uint64, dir string, sabotage Sabotage,
 	}
 	defer wait()
 	defer stop()
-	defer g.Stop()
+	defer g.Stop() // and with it the network
 	c := &Chronicle{Seed: seed, deleted: map[string]bool{}}
 	if err := g.Start(ctx); err != nil {
 		return nil, err

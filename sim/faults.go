@@ -48,7 +48,7 @@ func (c *Chronicle) fault(ctx context.Context, g *Group, rnd *rand.Rand, sabotag
 	case 3:
 		return c.lose(ctx, g, m, rnd, false, sabotage)
 	case 4:
-		if err := m.Backup(); err != nil {
+		if err := m.Backup(ctx); err != nil {
 			return "", err
 		}
 		time.Sleep(some(rnd, 3*time.Second))

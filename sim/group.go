@@ -283,7 +283,7 @@ func (m *Member) Call(ctx context.Context, service, method, path string, in, out
 }
 
 // Backup copies the database while the Region runs.
-func (m *Member) Backup() error {
+func (m *Member) Backup(ctx context.Context) error {
 	path := m.backup()
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -293,7 +293,7 @@ func (m *Member) Backup() error {
 		return err
 	}
 	defer db.Close()
-	_, err = db.Exec("VACUUM INTO ?", path)
+	_, err = db.ExecContext(ctx, "VACUUM INTO ?", path)
 	return err
 }
 
@@ -376,8 +376,9 @@ func (g *Group) Start(ctx context.Context) error {
 	return nil
 }
 
-// Stop ends everybody's life.
+// Stop ends everybody's life, and the network.
 func (g *Group) Stop() {
+	defer g.net.Shut()
 	for _, m := range g.regions {
 		if m.stop != nil {
 			m.Stop()

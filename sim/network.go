@@ -26,6 +26,7 @@ type Network struct {
 	cut       map[link]bool
 	delay     map[link]time.Duration
 	frozen    map[string]bool
+	shut      bool
 	listeners map[string]*listener
 	conns     map[*wire]bool
 }
@@ -73,6 +74,12 @@ func (n *Network) Heal() {
 		clear(n.delay)
 		clear(n.frozen)
 	})
+}
+
+// Shut ends who waits for a connection, and waits until that is done.
+func (n *Network) Shut() {
+	n.change(func() { n.shut = true })
+	time.Sleep(time.Second)
 }
 
 // Thawed returns when the host is not frozen, or ctx ends.
@@ -188,8 +195,11 @@ func (n *Network) pass(ctx context.Context, l link) error {
 	}
 	for {
 		n.mu.Lock()
-		held, changed := n.held(l), n.changed
+		held, shut, changed := n.held(l), n.shut, n.changed
 		n.mu.Unlock()
+		if shut {
+			return syscall.ENETDOWN
+		}
 		if !held {
 			return nil
 		}
@@ -341,7 +351,7 @@ type conn struct {
 
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.in.receive(b)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = &net.OpError{Op: "read", Net: "sim", Source: c.local, Addr: c.remote, Err: err}
 	}
 	return n, err

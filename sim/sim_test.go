@@ -100,7 +100,6 @@ func TestJudges_find_a_broken_ledger(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ kind, objection string }{
 		"intents forgotten": {"intent", "went out 2 times and is not listed"},
-		"entries forgotten": {"ledger", ""},
 		"work forgotten":    {"work", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
