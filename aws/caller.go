@@ -21,7 +21,10 @@ type Caller struct {
 	BodyHash string
 }
 
-type callerKey struct{}
+type (
+	callerKey struct{}
+	epochKey  struct{}
+)
 
 // WithCaller returns a context that carries c.
 func WithCaller(ctx context.Context, c Caller) context.Context {
@@ -32,4 +35,23 @@ func WithCaller(ctx context.Context, c Caller) context.Context {
 func CallerFrom(ctx context.Context) Caller {
 	c, _ := ctx.Value(callerKey{}).(Caller)
 	return c
+}
+
+// WithControlEpoch returns a context of a call that was admitted at an epoch of
+// control: what it writes is written at that epoch or not at all.
+func WithControlEpoch(ctx context.Context, epoch uint64) context.Context {
+	return context.WithValue(ctx, epochKey{}, epoch)
+}
+
+// WithoutControlEpoch returns a context for work that a call leaves behind, which
+// is to be done whoever has control by then.
+func WithoutControlEpoch(ctx context.Context) context.Context {
+	return context.WithValue(ctx, epochKey{}, nil)
+}
+
+// ControlEpochFrom returns the epoch of control at which the call of ctx was
+// admitted; ok is false for what is not bound to one.
+func ControlEpochFrom(ctx context.Context) (epoch uint64, ok bool) {
+	epoch, ok = ctx.Value(epochKey{}).(uint64)
+	return epoch, ok
 }

@@ -38,7 +38,8 @@ type Seat struct {
 	// "https://10.0.2.1:7443". Empty means that control is here.
 	URL string
 
-	// Epoch rises whenever control moves.
+	// Epoch rises whenever control moves, from 1. Calls that are served here carry it
+	// in their context; see [aws.WithControlEpoch].
 	Epoch uint64
 }
 
@@ -61,7 +62,7 @@ func settleControl(cfg *Config) error {
 func (c *call) seat(ctx context.Context) (Seat, error) {
 	d := c.door
 	if c.from != nil {
-		return Seat{}, c.from.admit(ctx, d)
+		return Seat{Epoch: c.from.epoch}, c.from.admit(ctx, d)
 	}
 	if d.cfg.Control == nil || c.match.Op.Plane != wire.ControlPlane || !c.match.Mounted() {
 		return Seat{}, nil

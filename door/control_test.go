@@ -240,6 +240,9 @@ func (r *region) mux() *wire.Mux {
 			<-r.gate
 		case "fail":
 			return nil, aws.NotFound("app %s", *app)
+		case "epoch":
+			epoch, ok := aws.ControlEpochFrom(ctx)
+			*text = fmt.Sprint(epoch, ok)
 		case "much":
 			*text = strings.Repeat("x", 1<<20)
 		}
@@ -502,6 +505,23 @@ func TestControlThatMovedIsRefused(t *testing.T) {
 				}
 				if got := resp.Header.Get("X-Everpoint-Control-Region"); got != west {
 					t.Errorf("X-Everpoint-Control-Region %q", got)
+				}
+			})
+		}
+	}
+}
+
+func TestCallsCarryTheEpochOfTheirAdmission(t *testing.T) {
+	e, w := twoRegions(t, nil)
+	for from, r := range map[string]*region{"forwarded": e, "at_the_door": w} {
+		for _, d := range dialects {
+			t.Run(from+"/"+d.name, func(t *testing.T) {
+				resp, body := r.send(t, create(d, r.base, "a", "epoch"))
+				if resp.StatusCode != 200 {
+					t.Fatalf("answered %d %s", resp.StatusCode, body)
+				}
+				if out := readCreated(t, d, body); *out.Text != "7 true" {
+					t.Errorf("the operation heard of epoch %s", *out.Text)
 				}
 			})
 		}

@@ -144,6 +144,9 @@ func (c *call) handle(w http.ResponseWriter) *wire.Response {
 	if seat.URL != "" {
 		return c.forward(ctx, seat, body)
 	}
+	if seat.Epoch > 0 {
+		ctx = aws.WithControlEpoch(ctx, seat.Epoch)
+	}
 	return c.match.Invoke(ctx, c.req)
 }
 

@@ -1,12 +1,9 @@
 package segments
 
 import (
-	"fmt"
-
 	"github.com/everpoint/everpoint/api/pinpoint"
 	"github.com/everpoint/everpoint/audience/endpoints"
 	"github.com/everpoint/everpoint/aws"
-	"github.com/everpoint/everpoint/state/changelog"
 	"github.com/everpoint/everpoint/state/store"
 )
 
@@ -145,15 +142,5 @@ func (s *Service) importing(tx *store.Tx, app, id string) (*importing, error) {
 }
 
 func putChunk(tx *store.Tx, key string, ch chunk) error {
-	body := appendChunk(nil, ch)
-	if old, err := tx.Get(KindMember, key); err != nil {
-		return err
-	} else if old != nil {
-		d, err := changelog.DecodeDocument(old)
-		if err != nil {
-			return fmt.Errorf("read members before writing them: %w", err)
-		}
-		return tx.Put(KindMember, key, changelog.AppendDocument(nil, changelog.Document{Epoch: d.Epoch, Version: d.Version + 1, Body: body}))
-	}
-	return tx.Put(KindMember, key, changelog.AppendDocument(nil, changelog.Document{Version: 1, Body: body}))
+	return tx.PutDocument(KindMember, key, appendChunk(nil, ch))
 }

@@ -216,8 +216,8 @@ func (s *Service) delete(ctx context.Context, in *pinpoint.DeleteSegmentRequest)
 	if err != nil {
 		return nil, err
 	}
-	// The caller may go away; the segment is gone already.
-	if err := s.purge(context.WithoutCancel(ctx), in.ApplicationId, in.SegmentId); err != nil {
+	// The caller may go away, and control may move; the segment is gone already.
+	if err := s.purge(aws.WithoutControlEpoch(context.WithoutCancel(ctx)), in.ApplicationId, in.SegmentId); err != nil {
 		return nil, err
 	}
 	return &pinpoint.DeleteSegmentResponse{SegmentResponse: response(caller, seg)}, nil

@@ -81,6 +81,7 @@ func (n *Node) group(w World, appRoom *apps.Service) ([]runner, error) {
 		place.Follow(n.Replica)
 		n.Duty = place
 		n.control = &control{region: n.Config.Region, urls: voters, quorum: n.Quorum, transport: w.peers(certificates).Transport}
+		n.Store.Control(n.control.epoch)
 		mux.Handle(quorum.Path, known(voters, n.Quorum.Handler()))
 		parts = append(parts, runner{"quorum", n.Quorum.Run}, runner{"group", place.Run})
 	case g.Together:
@@ -185,6 +186,12 @@ func (c *control) Seat(context.Context) (door.Seat, error) {
 		seat.URL = c.urls[seat.Region]
 	}
 	return seat, nil
+}
+
+// epoch is the epoch of control, as far as this node knows.
+func (c *control) epoch() uint64 {
+	state, _ := c.quorum.State()
+	return state.Control.Epoch
 }
 
 // serve answers peers until ctx ends. Pulls last as long as the Regions do, so

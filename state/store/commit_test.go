@@ -503,3 +503,51 @@ func TestHead_after_a_commit_whose_answer_was_lost(t *testing.T) {
 		}
 	})
 }
+
+// A call that was admitted at an epoch of control writes at that epoch or not at
+// all; others do not mind.
+func TestUpdate_is_refused_when_control_has_moved(t *testing.T) {
+	engines(t, func(t *testing.T, h home) {
+		var epoch, moveAt atomic.Uint64
+		epoch.Store(3)
+		h.cfg.Fault = func(point string) error {
+			if point == "commit" && moveAt.Load() > 0 {
+				epoch.Store(moveAt.Swap(0))
+			}
+			return nil
+		}
+		s, _ := h.start(t)
+		s.Control(epoch.Load)
+		save := func(ctx context.Context, key string) error {
+			return s.Update(ctx, func(tx *Tx) error { return Save(tx, kindDoc, key, &key) })
+		}
+		has := func(key string) bool {
+			t.Helper()
+			body, err := s.Reader(t.Context()).Get(kindDoc, key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return body != nil
+		}
+		at := func(n uint64) context.Context { return aws.WithControlEpoch(t.Context(), n) }
+		if err := save(at(3), "admitted"); err != nil || !has("admitted") {
+			t.Errorf("at the epoch that is: %v", err)
+		}
+		for _, n := range []uint64{2, 4} {
+			if err := save(at(n), "refused"); aws.KindOf(err) != aws.KindUnavailable || has("refused") {
+				t.Errorf("at epoch %d: %v", n, err)
+			}
+		}
+		moveAt.Store(4)
+		if err := save(at(3), "moved"); aws.KindOf(err) != aws.KindUnavailable || has("moved") {
+			t.Errorf("when control moves during the commit: %v", err)
+		}
+		moveAt.Store(5)
+		if err := save(t.Context(), "anybody"); err != nil || !has("anybody") {
+			t.Errorf("what is not bound to an epoch: %v", err)
+		}
+		if err := save(aws.WithoutControlEpoch(at(3)), "left behind"); err != nil || !has("left behind") {
+			t.Errorf("what a call leaves behind: %v", err)
+		}
+	})
+}

@@ -15,6 +15,9 @@ import (
 	"github.com/everpoint/everpoint/state/changelog"
 )
 
+// errControlMoved ends a group during which control moved.
+var errControlMoved = errors.New("store: control moved")
+
 var errStopped = aws.Unavailable("the store is stopping")
 
 // request is an update that waits for its commit, or work on the database that
@@ -52,6 +55,7 @@ type group struct {
 	facts   [][]byte
 	heard   [][]byte
 	aside   sync.WaitGroup // makes the blocks
+	epoch   uint64         // of control
 }
 
 // write is the writer's loop: gather, commit, answer.
@@ -199,7 +203,7 @@ func (s *Store) again(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, errForeign):
 		return s.learnHeads(ctx)
-	case errors.Is(err, errConflict):
+	case errors.Is(err, errConflict), errors.Is(err, errControlMoved):
 		return nil
 	}
 	return err
@@ -235,18 +239,25 @@ func (s *Store) try(ctx context.Context, reqs []*request, named []place) (wrote 
 	g := &group{
 		s: s, ctx: ctx, session: ses,
 		rows: make(map[place]*entry, touched), hits: make(map[string][]place, touched), byHash: map[string][]place{},
+		epoch: s.epoch(),
 	}
 	defer g.aside.Wait() // a group that failed is over before anybody is answered
 	if err := g.prefetch(reqs, named); err != nil {
 		return g.order, err
 	}
-	live := 0
+	live, admitted := 0, false
 	for _, r := range reqs {
 		r.err, r.after, r.safety = nil, nil, false
 		if r.ctx.Err() != nil {
 			r.err = r.ctx.Err()
 			continue
 		}
+		at, ok := aws.ControlEpochFrom(r.ctx)
+		if ok && at != g.epoch {
+			r.err = aws.Unavailable("Control moved from epoch %d to %d before the call was written. It was not carried out. Please retry.", at, g.epoch)
+			continue
+		}
+		admitted = admitted || ok
 		r.err = g.run(r)
 		if broken, ok := errors.AsType[*engineError](r.err); ok {
 			return g.order, broken.err
@@ -277,6 +288,9 @@ func (s *Store) try(ctx context.Context, reqs []*request, named []place) (wrote 
 	}
 	if err := s.fault("commit"); err != nil {
 		return g.order, err
+	}
+	if admitted && s.epoch() != g.epoch {
+		return g.order, errControlMoved // those that were admitted before are refused then
 	}
 	open = false
 	if err := ses.commit(ctx); err != nil {

@@ -169,7 +169,7 @@ func (tx *Tx) exhume(p place) error {
 	return tx.set(KindTombstone, graveOf(p).key, entry{})
 }
 
-// raise makes a new document's version go on from that of its predecessor, if
+// raise makes a new document's epoch and version go on from those of its predecessor, if
 // one was removed.
 func (tx *Tx) raise(p place, d *changelog.Document) error {
 	was, err := tx.buried(p)

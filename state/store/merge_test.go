@@ -381,3 +381,46 @@ func TestMerge_refuses_hashes_and_kinds_that_no_region_writes(t *testing.T) {
 		}
 	})
 }
+
+// What a newer control Region wrote stands, however often an older one wrote.
+func TestMerge_takes_the_document_of_the_newer_epoch_of_control(t *testing.T) {
+	engines(t, func(t *testing.T, h home) {
+		for _, removed := range []bool{false, true} {
+			twins := newTwins(t, h)
+			old, recent := twins[0], twins[1]
+			old.Control(func() uint64 { return 3 })
+			recent.Control(func() uint64 { return 4 })
+			save := func(w *twin, v string) {
+				t.Helper()
+				if err := w.Update(t.Context(), func(tx *Tx) error { return Save(tx, kindDoc, "d", &v) }); err != nil {
+					t.Fatal(err)
+				}
+			}
+			save(old, "first")
+			recent.hear(t, old, Changes, 10)
+			for i := range 5 {
+				save(old, fmt.Sprint("old ", i))
+			}
+			if removed {
+				if err := old.Update(t.Context(), func(tx *Tx) error { return tx.Remove(kindDoc, "d") }); err != nil {
+					t.Fatal(err)
+				}
+			}
+			save(recent, "recent")
+			recent.hear(t, old, Changes, 10)
+			old.hear(t, recent, Changes, 10)
+			for _, w := range twins {
+				v, err := Load[string](w.Reader(t.Context()), kindDoc, "d")
+				if err != nil || v == nil || *v != "recent" {
+					t.Errorf("Region %s has %v, %v, where the newer control Region wrote", w.name, v, err)
+				}
+			}
+			// Who goes on writing does so at the epoch that the row has.
+			save(old, "after")
+			recent.hear(t, old, Changes, 10)
+			if v, err := Load[string](recent.Reader(t.Context()), kindDoc, "d"); err != nil || *v != "after" {
+				t.Errorf("%v, %v after a write that had seen the newer one", v, err)
+			}
+		}
+	})
+}

@@ -70,6 +70,7 @@ type Store struct {
 	moved       chan struct{} // closed and replaced when a head moves
 	groups      Stats
 	acknowledge func(context.Context, int64) error
+	control     func() uint64
 
 	lineage []byte // the file as it was last written; watch's alone, then Run's
 

@@ -100,7 +100,7 @@ func (tx *Tx) Remove(k Kind, key string) error {
 		if err != nil {
 			return fmt.Errorf("read %s before removing it: %w", k.Name, err)
 		}
-		change = changelog.AppendDocument(nil, changelog.Document{Epoch: d.Epoch, Version: d.Version + 1})
+		change = changelog.AppendDocument(nil, changelog.Document{Epoch: max(d.Epoch, tx.g.epoch), Version: d.Version + 1})
 		if err := tx.bury(place{k.Name, key}, change); err != nil {
 			return err
 		}
@@ -252,30 +252,37 @@ func Decode[T any](k Kind, body []byte) (*T, error) {
 	return v, nil
 }
 
-// Save writes v as JSON. A RuleDocument row's version rises by one.
+// Save writes v as JSON; a RuleDocument row as [Tx.PutDocument] does.
 func Save[T any](tx *Tx, k Kind, key string, v *T, indexes ...Index) error {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", k.Name, err)
 	}
 	if k.Rule == changelog.RuleDocument {
-		d := changelog.Document{Version: 1, Body: body}
-		old, err := tx.Get(k, key)
-		if err != nil {
-			return err
-		}
-		if old != nil {
-			was, err := changelog.DecodeDocument(old)
-			if err != nil {
-				return fmt.Errorf("read %s before writing it: %w", k.Name, err)
-			}
-			d.Epoch, d.Version = was.Epoch, was.Version+1
-		} else if err := tx.raise(place{k.Name, key}, &d); err != nil {
-			return fmt.Errorf("write %s: %w", k.Name, err)
-		}
-		body = changelog.AppendDocument(nil, d)
+		return tx.PutDocument(k, key, body, indexes...)
 	}
 	return tx.Put(k, key, body, indexes...)
+}
+
+// PutDocument writes a RuleDocument row with the next version, at the epoch of
+// control or the row's own, whichever is higher; see [Store.Control].
+func (tx *Tx) PutDocument(k Kind, key string, body []byte, indexes ...Index) error {
+	d := changelog.Document{Version: 1, Body: body}
+	old, err := tx.Get(k, key)
+	if err != nil {
+		return err
+	}
+	if old != nil {
+		was, err := changelog.DecodeDocument(old)
+		if err != nil {
+			return fmt.Errorf("read %s before writing it: %w", k.Name, err)
+		}
+		d.Epoch, d.Version = was.Epoch, was.Version+1
+	} else if err := tx.raise(place{k.Name, key}, &d); err != nil {
+		return fmt.Errorf("write %s: %w", k.Name, err)
+	}
+	d.Epoch = max(d.Epoch, tx.g.epoch)
+	return tx.Put(k, key, changelog.AppendDocument(nil, d), indexes...)
 }
 
 // Update runs fn over a Tx and returns when what it wrote is durable. See the
@@ -286,6 +293,10 @@ func Save[T any](tx *Tx, k Kind, key string, v *T, indexes ...Index) error {
 // When the store belongs to a group of Regions, an update that writes safety
 // data returns after the group has it; see [Store.Acknowledge]. One that merges
 // does not: the Region that told of the changes waits for it.
+//
+// A ctx that carries an epoch of control ([aws.WithControlEpoch]) is one of a call
+// that was admitted at that epoch: when control has moved by the commit, the
+// update is Unavailable and nothing is written.
 func (s *Store) Update(ctx context.Context, fn func(*Tx) error, touch ...Touch) error {
 	r := &request{ctx: ctx, fn: fn, touch: touch}
 	if err := s.submit(r); err != nil || !r.safety {
@@ -310,6 +321,29 @@ func (s *Store) Acknowledge(f func(ctx context.Context, n int64) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.acknowledge = f
+}
+
+// Control says what tells the epoch of control, as this node knows it; without,
+// it is 0. Documents are written at it, so that those of a newer control Region
+// win over an older one's, whatever their versions. f is called by the writer: it
+// must be quick, and must not wait for the store.
+//
+// Source: design 5, Two planes and Merge rules.
+func (s *Store) Control(f func() uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.control = f
+}
+
+// epoch is the epoch of control now.
+func (s *Store) epoch() uint64 {
+	s.mu.Lock()
+	f := s.control
+	s.mu.Unlock()
+	if f == nil {
+		return 0
+	}
+	return f()
 }
 
 // submit hands a request to the writer and waits for the answer.
