@@ -66,3 +66,18 @@ func TestDataPlaneNamesWhatGoesOnWithoutQuorum(t *testing.T) {
 		}
 	}
 }
+
+// A router repeats these in another Region, so their rooms must keep call records.
+func TestRememberedOperations(t *testing.T) {
+	want := map[string]bool{"pinpoint.SendMessages": true, "pinpoint.SendUsersMessages": true}
+	for _, s := range services {
+		for _, op := range s.Operations {
+			if op.Remembered != want[op.Key()] {
+				t.Errorf("%s: remembered is %t", op.Key(), op.Remembered)
+			}
+			if op.Remembered && op.Plane != wire.DataPlane {
+				t.Errorf("%s is remembered, and not on the data plane", op.Key())
+			}
+		}
+	}
+}

@@ -3,6 +3,8 @@ package router
 import (
 	"net/http"
 	"strings"
+
+	"github.com/everpoint/everpoint/aws/wire"
 )
 
 // A Call is what the router knows of a request: never its body.
@@ -13,37 +15,25 @@ type Call struct {
 	Invocation string // Amz-Sdk-Invocation-Id: equal in all attempts of an SDK
 }
 
-// Remembered is the default of Config.Remembered: the calls that send, and
-// PutEvents, whose first answer every Region keeps by principal, body and
-// invocation id; and awsJson calls that only read.
+// Remembers returns a Config.Remembered for Regions that answer some services: the
+// operations whose first answer every Region keeps by principal, body and
+// invocation id, and awsJson calls that only read. It tells operations apart as
+// the door does; those of awsQuery are named in the body, and not remembered.
 //
-// Source: design 5, calls that send or create.
-func Remembered(c Call) bool {
-	if c.Target != "" {
-		_, op, _ := strings.Cut(c.Target, ".")
-		switch op {
-		case "SendTextMessage", "SendMediaMessage", "SendVoiceMessage", "SendDestinationNumberVerificationCode":
-			return true
+// Source: design 5, calls that send or create; models/overlay, remembered.
+func Remembers(services ...*wire.Service) func(Call) bool {
+	mux := wire.NewMux(services...)
+	return func(c Call) bool {
+		r := &wire.Request{Method: c.Method, RawPath: c.Path, Header: http.Header{}}
+		if c.Target != "" {
+			r.Header.Set("X-Amz-Target", c.Target)
 		}
-		return strings.HasPrefix(op, "Describe") || strings.HasPrefix(op, "List") || strings.HasPrefix(op, "Get")
+		match, err := mux.Find(r)
+		if err != nil || match.Op == nil {
+			return false
+		}
+		return match.Op.Remembered || c.Target != "" && (strings.HasPrefix(match.Op.Name, "Describe") || strings.HasPrefix(match.Op.Name, "List"))
 	}
-	switch c.Path {
-	case "/v1/email/outbound-emails", "/v1/sms-voice/voice/message":
-		return true
-	}
-	rest, ok := strings.CutPrefix(c.Path, "/v1/apps/")
-	if !ok {
-		return false
-	}
-	app, rest := segment(rest)
-	if app == "" {
-		return false
-	}
-	switch rest {
-	case "messages", "users-messages", "events", "otp":
-		return true
-	}
-	return false
 }
 
 // repeatable says whether a call may be executed twice without harm, because it
@@ -53,7 +43,7 @@ func (rt *Router) repeatable(c Call) bool {
 	case http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete, http.MethodOptions:
 		return true
 	case http.MethodPost:
-		return c.Invocation != "" && rt.cfg.Remembered(c)
+		return c.Invocation != "" && rt.cfg.Remembered != nil && rt.cfg.Remembered(c)
 	}
 	return false
 }

@@ -30,7 +30,7 @@
 // has reached the client, the body was kept (it is short and its length known),
 // and either no connection to the first Region came about, or a second execution
 // does no harm: the method is idempotent, or the Regions remember the call by its
-// amz-sdk-invocation-id ([Remembered]). Then a lost connection, a Region given up
+// amz-sdk-invocation-id ([Remembers]). Then a lost connection, a Region given up
 // while the request waited, and 502, 503 and 504 are no longer the client's
 // business. It is the same request to the byte, so its signature holds.
 //

@@ -124,6 +124,7 @@ func newSite(t testing.TB, n int, cfg Config) *site {
 		cfg.Regions = append(cfg.Regions, Region{Name: reg.name, URL: reg.srv.URL})
 	}
 	s.trust = &tls.Config{RootCAs: pool}
+	cfg.Remembered = Remembers(restService, jsonService)
 	tr := NewTransport(s.trust, cfg.Limits)
 	t.Cleanup(tr.CloseIdleConnections)
 	rt, err := New(cfg, tr, time.Now, rand.New(rand.NewPCG(1, 2)), slog.New(slog.DiscardHandler))

@@ -49,7 +49,7 @@ type Config struct {
 
 	// Remembered says whether the Regions would answer a repetition of this call
 	// as they answered the first, instead of executing it again. It is asked about
-	// POST calls that carry an amz-sdk-invocation-id. Nil means [Remembered].
+	// POST calls that carry an amz-sdk-invocation-id. Nil: none would; see [Remembers].
 	Remembered func(Call) bool
 }
 
@@ -157,9 +157,6 @@ func New(cfg Config, behind http.RoundTripper, now func() time.Time, chance *ran
 	}
 	or(&cfg.Mode, ActiveActive)
 	or(&cfg.Primary, cfg.Regions[0].Name)
-	if cfg.Remembered == nil {
-		cfg.Remembered = Remembered
-	}
 	cfg.Limits.settle()
 	if err := cfg.Limits.check(); err != nil {
 		return nil, fmt.Errorf("router: %w", err)

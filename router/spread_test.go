@@ -5,6 +5,8 @@ import (
 	"math"
 	"strings"
 	"testing"
+
+	"github.com/everpoint/everpoint/aws/wire"
 )
 
 // views makes a view of well Regions a, b, c, … with these weights.
@@ -225,8 +227,30 @@ func TestResource(t *testing.T) {
 	}
 }
 
-func TestRemembered(t *testing.T) {
-	rt := &Router{cfg: Config{Remembered: Remembered}}
+type (
+	none  struct{}
+	ofApp struct{ A string }
+)
+
+// Services with some operations that are remembered.
+var (
+	restService = &wire.Service{Name: "Rest", Package: "rest", SigningName: "rest", Protocol: wire.RestJSON1}
+	jsonService = &wire.Service{Name: "Json", Package: "json", SigningName: "json", Protocol: wire.AWSJSON10, TargetPrefix: "Json"}
+
+	noneSchema = &wire.Schema{Name: "None", Type: wire.Structure}
+	appSchema  = &wire.Schema{Name: "App", Type: wire.Structure, Members: []wire.Member{{Name: "A", Shape: "string", In: wire.InLabel, Required: true}}}
+	_          = wire.Link([]*wire.Schema{noneSchema, appSchema})
+
+	_ = wire.Define[ofApp, none](wire.Op{Name: "SendMessages", Method: "POST", URI: "/v1/apps/{A}/messages", Service: restService, Input: appSchema, Output: noneSchema, Remembered: true})
+	_ = wire.Define[ofApp, none](wire.Op{Name: "PutEvents", Method: "POST", URI: "/v1/apps/{A}/events", Service: restService, Input: appSchema, Output: noneSchema, Remembered: true})
+	_ = wire.Define[ofApp, none](wire.Op{Name: "CreateCampaign", Method: "POST", URI: "/v1/apps/{A}/campaigns", Service: restService, Input: appSchema, Output: noneSchema})
+	_ = wire.Define[none, none](wire.Op{Name: "SendText", Service: jsonService, Input: noneSchema, Output: noneSchema, Remembered: true})
+	_ = wire.Define[none, none](wire.Op{Name: "DescribePools", Service: jsonService, Input: noneSchema, Output: noneSchema})
+	_ = wire.Define[none, none](wire.Op{Name: "CreatePool", Service: jsonService, Input: noneSchema, Output: noneSchema})
+)
+
+func TestRepeatable(t *testing.T) {
+	rt := &Router{cfg: Config{Remembered: Remembers(restService, jsonService)}}
 	tests := []struct {
 		call Call
 		want bool
@@ -237,25 +261,27 @@ func TestRemembered(t *testing.T) {
 		{Call{Method: "PATCH", Path: "/x"}, false},
 		{Call{Method: "POST", Path: "/v1/apps/A/messages", Invocation: "i"}, true},
 		{Call{Method: "POST", Path: "/v1/apps/A/messages"}, false},
-		{Call{Method: "POST", Path: "/v1/apps/A/users-messages", Invocation: "i"}, true},
+		{Call{Method: "POST", Path: "/v1/apps/A/messages/x", Invocation: "i"}, false},
 		{Call{Method: "POST", Path: "/v1/apps/A/events", Invocation: "i"}, true},
-		{Call{Method: "POST", Path: "/v1/apps/A/events/legacy", Invocation: "i"}, false},
-		{Call{Method: "POST", Path: "/v1/apps//events", Invocation: "i"}, false},
-		{Call{Method: "POST", Path: "/v1/apps/A/verify-otp", Invocation: "i"}, false},
+		{Call{Method: "POST", Path: "/v1/apps//messages", Invocation: "i"}, false},
 		{Call{Method: "POST", Path: "/v1/apps/A/campaigns", Invocation: "i"}, false},
 		{Call{Method: "POST", Path: "/v1/apps", Invocation: "i"}, false},
-		{Call{Method: "POST", Path: "/v1/email/outbound-emails", Invocation: "i"}, true},
-		{Call{Method: "POST", Path: "/", Target: "PinpointSMSVoiceV2.SendTextMessage", Invocation: "i"}, true},
-		{Call{Method: "POST", Path: "/", Target: "PinpointSMSVoiceV2.DescribePools", Invocation: "i"}, true},
-		{Call{Method: "POST", Path: "/", Target: "PinpointSMSVoiceV2.DescribePools"}, false},
-		{Call{Method: "POST", Path: "/v1/apps/A/messages", Target: "PinpointSMSVoiceV2.CreatePool", Invocation: "i"}, false},
-		{Call{Method: "POST", Path: "/", Target: "SendTextMessage", Invocation: "i"}, false},
+		{Call{Method: "POST", Path: "/", Target: "Json.SendText", Invocation: "i"}, true},
+		{Call{Method: "POST", Path: "/", Target: "Json.DescribePools", Invocation: "i"}, true},
+		{Call{Method: "POST", Path: "/", Target: "Json.DescribePools"}, false},
+		{Call{Method: "POST", Path: "/", Target: "Json.DescribeNothing", Invocation: "i"}, false},
+		{Call{Method: "POST", Path: "/v1/apps/A/messages", Target: "Json.CreatePool", Invocation: "i"}, false},
+		{Call{Method: "POST", Path: "/", Target: "SendText", Invocation: "i"}, false},
 		{Call{Method: "POST", Path: "/", Invocation: "i"}, false},
 	}
 	for _, tt := range tests {
 		if got := rt.repeatable(tt.call); got != tt.want {
 			t.Errorf("%+v: %v, want %v", tt.call, got, tt.want)
 		}
+	}
+	nobody := &Router{}
+	if nobody.repeatable(Call{Method: "POST", Path: "/v1/apps/A/messages", Invocation: "i"}) {
+		t.Error("a call that nobody remembers is repeated")
 	}
 }
 
@@ -266,6 +292,7 @@ func FuzzResource(f *testing.F) {
 	} {
 		f.Add(path)
 	}
+	remembered := Remembers(restService, jsonService)
 	f.Fuzz(func(t *testing.T, path string) {
 		key, ok := resource(path)
 		if again, still := resource(path); again != key || still != ok {
@@ -285,6 +312,6 @@ func FuzzResource(f *testing.F) {
 		if o.n != 3 || o.at[0]^o.at[1]^o.at[2] != 0^1^2 {
 			t.Fatalf("%q: order %v", path, o.at[:o.n])
 		}
-		_ = Remembered(Call{Method: "POST", Path: path, Target: path, Invocation: "i"})
+		_ = remembered(Call{Method: "POST", Path: path, Target: path, Invocation: "i"})
 	})
 }

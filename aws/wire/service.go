@@ -63,6 +63,7 @@ type Op struct {
 
 	Unsigned   bool // may be called without a signature
 	Idempotent bool // the model says that repeating it is harmless
+	Remembered bool // every Region keeps the first answer by the invocation id of AWS SDKs
 	FoldCase   bool // literal path segments match in any case
 	Absent     bool // it will never exist here: answers as an unknown operation
 

@@ -107,6 +107,7 @@ func TestMistakesInTheDataAreRefused(t *testing.T) {
 		"a reason without its own": {"overlay/sts.json", `"AssumeRoot"`, `"AssumeRoots"`, "absent operation AssumeRoots"},
 		"no such plane":            {"overlay/sts.json", `"data": [`, `"date": [`, `no plane "date"`},
 		"a misspelt one on it":     {"overlay/sts.json", `"GetCallerIdentity"`, `"GetCallersIdentity"`, "plane data: no operation GetCallersIdentity"},
+		"a misspelt memory":        {"overlay/pinpoint.json", `"remembered": ["SendMessages"`, `"remembered": ["SendMessage"`, "remembered: no operation SendMessage"},
 		"one on two planes":        {"overlay/everpoint.json", `"data": [`, `"data": ["PutSendingPolicy",`, "PutSendingPolicy is on the planes control and data"},
 	}
 	for name, tt := range tests {

@@ -134,6 +134,11 @@ func (g *generator) checkPlanes() error {
 			g.planes[n] = plane
 		}
 	}
+	for _, n := range g.Remembered {
+		if g.Operations[n] == nil {
+			return fmt.Errorf("remembered: no operation %s", n)
+		}
+	}
 	return nil
 }
 
@@ -483,6 +488,9 @@ func (g *generator) operations() string {
 		b.WriteString("Service: Service,\n")
 		if plane := g.planes[n]; plane != "" {
 			fmt.Fprintf(b, "Plane: wire.%s,\n", wirePlanes[plane])
+		}
+		if slices.Contains(g.Remembered, n) {
+			b.WriteString("Remembered: true,\n")
 		}
 		if op.Input != "" {
 			fmt.Fprintf(b, "Input: %s,\n", g.schemaVar(op.Input))

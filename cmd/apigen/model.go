@@ -26,8 +26,9 @@ type model struct {
 	XMLNamespace   string                `json:"xmlNamespace"`
 	Uses           map[string][]string   `json:"uses"` // package: shapes taken from it as they are
 	Absent         map[string]string     `json:"absent"`
-	Called         string                `json:"called"` // why the model is here for a client only; empty: it is served
-	Planes         map[string][]string   `json:"planes"` // "control" and "data", and the operations of each
+	Called         string                `json:"called"`     // why the model is here for a client only; empty: it is served
+	Planes         map[string][]string   `json:"planes"`     // "control" and "data", and the operations of each
+	Remembered     []string              `json:"remembered"` // operations whose first answer every Region keeps
 	Operations     map[string]*operation `json:"operations"`
 	Shapes         map[string]*shape     `json:"shapes"`
 
