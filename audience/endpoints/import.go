@@ -38,6 +38,10 @@ type ImportConfig struct {
 	// S3Credentials gives a key id, a secret and perhaps a session token; nil
 	// calls unsigned.
 	S3Credentials func(context.Context) (id, secret, session string, err error)
+	// Leads says, where Regions decide together, whether this one has control: that
+	// one runs every job, from wherever another left it. It must be quick. Nil: this
+	// Region runs the jobs that were started in it, and no others.
+	Leads func() bool
 
 	BytesMax          int64         // of one job's files, and of what they hold unpacked; default 1 GiB
 	FilesMax          int           // of one job; default 10,000
@@ -115,13 +119,13 @@ type ImportMembers struct {
 	Channels     map[string]int // rows by ChannelType
 }
 
-// The rows of imports. A job is a document that every Region can show and the
-// Region that took it runs; the rest stays there. Its creation is safety data,
-// its progress is not.
+// The rows of imports. A job and the list of its files are documents that every
+// Region can show, and another can go on from; its creation is safety data, its
+// progress is not. Failures are numbered, so importing a chunk again changes none.
 var (
 	kindImport        = store.Kind{Name: "import-job", Rule: changelog.RuleDocument}
-	kindImportFiles   = store.Kind{Name: "import-files", Rule: changelog.RuleLocal}
-	kindImportFailure = store.Kind{Name: "import-failure", Rule: changelog.RuleLocal}
+	kindImportFiles   = store.Kind{Name: "import-list", Rule: changelog.RuleDocument}
+	kindImportFailure = store.Kind{Name: "import-fault", Rule: changelog.RuleAppend}
 )
 
 // importJob is a job with its progress. What was read up to the position, and
@@ -174,7 +178,9 @@ func jobKey(app, id string) string {
 	return AppPrefix(app) + string(raw)
 }
 
-// Index values of jobs: open ones by Region and by account, all by segment.
+// Index values of jobs: open ones together, by Region and by account, all by
+// segment.
+func openAll() store.Index              { return store.Index{Name: "open"} }
 func openIn(region string) store.Index  { return store.Index{Name: "region", Value: region} }
 func openOf(account string) store.Index { return store.Index{Name: "account", Value: account} }
 func ofSegment(app, id string) store.Index {
@@ -186,7 +192,7 @@ func saveJob(tx *store.Tx, j *importJob) error { return saveJobAs(tx, kindImport
 func saveJobAs(tx *store.Tx, k store.Kind, j *importJob) error {
 	var x []store.Index
 	if !j.over() {
-		x = append(x, openIn(j.Region), openOf(j.Account))
+		x = append(x, openAll(), openIn(j.Region), openOf(j.Account))
 	}
 	if j.SegmentID != "" {
 		x = append(x, ofSegment(j.App, j.SegmentID))

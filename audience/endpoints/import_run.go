@@ -20,7 +20,10 @@ const (
 	openJobsMax        = 1000 // looked at in one round
 )
 
-var errLost = errors.New("another node has the job")
+var (
+	errLost = errors.New("another node has the job")
+	errLed  = errors.New("another Region runs the jobs")
+)
 
 func (im *Imports) rouse() {
 	select {
@@ -96,10 +99,28 @@ func (im *Imports) left(j *importJob) bool {
 	return j.Lease != "" && j.LeaseNode == im.cfg.Node && im.cfg.Node != "" && !j.over()
 }
 
+// leads reports whether this Region runs jobs now.
+func (im *Imports) leads() bool { return im.cfg.Leads == nil || im.cfg.Leads() }
+
+// ours is what finds the jobs that this Region may run.
+func (im *Imports) ours() store.Index {
+	if im.cfg.Leads == nil {
+		return openIn(im.rooms.store.Region())
+	}
+	return openAll()
+}
+
 // dispatch takes every job it may, the oldest first, and starts it.
+//
+// Where Regions decide together, that with control runs all jobs. What the one
+// before it still writes of a job has an older epoch of control, and is merged
+// away; and the position, the counts and the lease are one document, so whichever
+// Region goes on, each line before its position was counted once.
 func (im *Imports) dispatch(ctx context.Context, jobs *sync.WaitGroup, slots chan struct{}) error {
-	st := im.rooms.store
-	rows, err := st.Reader(ctx).Lookup(kindImport, openIn(st.Region()), openJobsMax)
+	if !im.leads() {
+		return nil
+	}
+	rows, err := im.rooms.store.Reader(ctx).Lookup(kindImport, im.ours(), openJobsMax)
 	if err != nil {
 		return err
 	}
@@ -139,8 +160,9 @@ func (im *Imports) dispatch(ctx context.Context, jobs *sync.WaitGroup, slots cha
 	return nil
 }
 
+// leased reports whether a node of this Region runs a job.
 func (im *Imports) leased(j *importJob) bool {
-	return j.Lease != "" && j.LeaseUntil > im.rooms.now().UnixMilli()
+	return j.Lease != "" && j.Region == im.rooms.store.Region() && j.LeaseUntil > im.rooms.now().UnixMilli()
 }
 
 // claim takes the lease of a job; nil when the job is another's, over, or has
@@ -170,7 +192,10 @@ func (im *Imports) claim(ctx context.Context, key string, free bool) (*importJob
 		if j.Status == pinpoint.JobStatusCreated || j.Status == pinpoint.JobStatusPendingJob {
 			j.Status = pinpoint.JobStatusPreparingForInitialization
 		}
-		j.Lease, j.LeaseNode = im.rooms.ids.Hex(), im.cfg.Node
+		if j.Region != im.rooms.store.Region() {
+			im.log.InfoContext(ctx, "import job taken over", "job_id", j.ID, "peer", j.Region, "processed", j.Processed)
+		}
+		j.Region, j.Lease, j.LeaseNode = im.rooms.store.Region(), im.rooms.ids.Hex(), im.cfg.Node
 		im.renew(j)
 		mine = j
 		return saveJob(tx, j)
@@ -217,13 +242,16 @@ func (im *Imports) step(ctx context.Context, mine *importJob, fn func(*store.Tx,
 			if j == nil || j.Lease != mine.Lease {
 				return errLost
 			}
+			if !im.leads() {
+				return errLed
+			}
 			im.renew(j)
 			if err := fn(tx, j); err != nil {
 				return err
 			}
 			return saveJob(tx, j)
 		}, touch...)
-		if err == nil || errors.Is(err, errLost) || ctx.Err() != nil || lineFault(err) {
+		if err == nil || errors.Is(err, errLost) || errors.Is(err, errLed) || ctx.Err() != nil || lineFault(err) {
 			return err
 		}
 		im.log.WarnContext(ctx, "import waits for the store", "job_id", mine.ID, "error", err)
@@ -256,7 +284,7 @@ func (im *Imports) run(ctx context.Context, j *importJob) {
 	err := im.work(ctx, j)
 	switch {
 	case err == nil, errors.Is(err, errLost):
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, errors.Is(err, errLed):
 		im.release(ctx, j)
 	case lineFault(err):
 		err = im.step(ctx, j, func(_ *store.Tx, j *importJob) error {
@@ -293,8 +321,8 @@ func (im *Imports) keepLease(ctx context.Context, j *importJob, cancel context.C
 
 const releaseTimeout = 5 * time.Second
 
-// release gives the lease back when the node stops, so that another need not
-// wait for it to run out.
+// release gives the lease back when the node stops, or its Region does not run the
+// jobs any more, so that nobody need wait for it to run out.
 func (im *Imports) release(ctx context.Context, mine *importJob) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()

@@ -15,9 +15,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/everpoint/everpoint/api/everpoint"
 	"github.com/everpoint/everpoint/api/pinpoint"
 	"github.com/everpoint/everpoint/aws"
 	"github.com/everpoint/everpoint/aws/wire"
@@ -36,7 +38,8 @@ type importRoom struct {
 // segmentDouble keeps segments in the store, as the room of segments does.
 type segmentDouble struct{}
 
-var kindDouble = store.Kind{Name: "segment-double", Rule: changelog.RuleDocument, Safety: true}
+// kindDouble is safety data only when a segment is finished, as there.
+var kindDouble = store.Kind{Name: "segment-double", Rule: changelog.RuleDocument}
 
 type doubledSegment struct {
 	Name      string
@@ -91,7 +94,7 @@ func (d *segmentDouble) FinishImport(tx *store.Tx, _, id string) error {
 		return aws.NotFound("no import into segment %s is under way", id)
 	}
 	s.Finished = true
-	return store.Save(tx, kindDouble, id, s)
+	return store.Save(tx, safely(kindDouble), id, s)
 }
 
 func newImportRoom(t testing.TB, cfg ImportConfig) *importRoom {
@@ -940,5 +943,131 @@ func TestImportS3(t *testing.T) {
 	r.once()
 	if got := r.job(missing); got.JobStatus != "FAILED" || !strings.Contains(got.Failures[0], "no such bucket") {
 		t.Errorf("missing bucket: %+v", got)
+	}
+}
+
+// importRegion is one of two Regions with one group's keys and one bucket.
+type importRegion struct {
+	*room
+	imports  *Imports
+	segments *segmentDouble
+	leads    func() bool
+	epoch    uint64
+	heard    map[store.Stream]int64 // of the other
+}
+
+func newImportRegions(t *testing.T, buckets string) (a, b *importRegion) {
+	t.Helper()
+	keys := newKeys(t)
+	at := time.Date(2026, 11, 2, 9, 30, 0, 0, time.UTC)
+	now := func() time.Time { return at }
+	regions := make([]*importRegion, 2)
+	for i, name := range []string{"us-east-1", "eu-west-1"} {
+		r := &importRegion{
+			room: &room{t: t, clock: &at}, segments: &segmentDouble{}, heard: map[store.Stream]int64{}, epoch: 1,
+			leads: func() bool { return i == 0 },
+		}
+		st := openStore(t, store.Config{Dir: t.TempDir(), Region: name}, keys, now)
+		st.Control(func() uint64 { return r.epoch })
+		r.Service = New(Config{}, st, wire.NewTokens([]byte("sixteen bytes or more"), now), aws.NewIDs(rand.NewChaCha8([32]byte{byte(i)})), now, discard)
+		r.imports = NewImports(ImportConfig{BucketDir: buckets, ChunkRows: 10, Leads: func() bool { return r.leads() }}, r.Service, r.segments, discard)
+		r.mux = wire.NewMux(pinpoint.Service, everpoint.Service)
+		r.Mount(r.mux)
+		r.imports.Mount(r.mux)
+		regions[i] = r
+	}
+	addApp(t, regions[0].store, account, app)
+	return regions[0], regions[1]
+}
+
+// hear merges what the other Region told, but for its last blocks of a stream.
+func (r *importRegion) hear(from *importRegion, lastButIn store.Stream, but int64) {
+	r.t.Helper()
+	for _, st := range []store.Stream{store.Safety, store.Changes} {
+		to := from.store.Head(st)
+		if st == lastButIn {
+			to -= but
+		}
+		for r.heard[st] < to {
+			blocks, err := from.store.Blocks(r.t.Context(), st, r.heard[st], 1)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			if err := r.store.Update(r.t.Context(), func(tx *store.Tx) error {
+				for _, record := range blocks[0].Records {
+					c, err := changelog.DecodeChange(record)
+					if err != nil || c.Foreign {
+						return err
+					}
+					if _, err := tx.Merge(c, st == store.Safety, func(key string, body []byte) ([]store.Index, error) { return Indexes(c.Kind, key, body) }); err != nil {
+						return err
+					}
+				}
+				return nil
+			}); err != nil {
+				r.t.Fatal(err)
+			}
+			r.heard[st] = blocks[0].N
+		}
+	}
+}
+
+// TestImport_goes_on_in_the_Region_with_control: the other was in the middle of a
+// job, and not all that it had done was known. Every line is imported and counted
+// once, in both, also when the first comes back.
+func TestImport_goes_on_in_the_Region_with_control(t *testing.T) {
+	const rows = 40
+	for steps := range 10 { // that the first Region makes before it is lost
+		for behind := range int64(3) { // blocks of it that nobody has heard of
+			t.Run(fmt.Sprintf("after_%d_steps_%d_behind", steps, behind), func(t *testing.T) {
+				buckets := t.TempDir()
+				var text strings.Builder
+				text.WriteString("Id,Address,ChannelType\n")
+				for i := range rows {
+					fmt.Fprintf(&text, "e%d,a%d@example.com,EMAIL\nbroken\n", i, i)
+				}
+				writeFile(t, filepath.Join(buckets, "bucket/in/1"), []byte(text.String()))
+				a, b := newImportRegions(t, buckets)
+				id := (&importRoom{room: a.room}).start(`"Format":"CSV","RegisterEndpoints":true,"DefineSegment":true,"S3Url":"s3://bucket/in"`)
+				created := a.store.Head(store.Changes)
+				b.hear(a, "", 0)
+				runOnce(t, t.Context(), b.imports)
+				if got := (&importRoom{room: b.room}).job(id).JobStatus; got != "CREATED" {
+					t.Fatalf("the job is %s in a Region that does not lead", got)
+				}
+				var made atomic.Int64
+				a.leads = func() bool { return made.Add(1) <= int64(steps)+1 }
+				runOnce(t, t.Context(), a.imports)
+				b.hear(a, store.Changes, min(behind, a.store.Head(store.Changes)-created))
+
+				b.epoch, b.leads = 2, func() bool { return true }
+				runOnce(t, t.Context(), b.imports)
+				a.leads = func() bool { return false }
+				runOnce(t, t.Context(), a.imports)
+				b.hear(a, "", 0)
+				a.hear(b, "", 0)
+				b.hear(a, "", 0)
+				// Control comes back: nothing is left to do.
+				a.epoch, a.leads = 3, func() bool { return true }
+				runOnce(t, t.Context(), a.imports)
+				for _, r := range []*importRegion{a, b} {
+					j := (&importRoom{room: r.room}).job(id)
+					(&importRoom{room: r.room}).expectJob(j, "COMPLETED", 1, 0, 2*rows, rows)
+					for i := range rows {
+						if r.show(fmt.Sprint("e", i)) == "" {
+							t.Errorf("Region %s lacks line %d", r.store.Region(), i)
+						}
+					}
+					faults, err := r.store.Reader(t.Context()).List(kindImportFailure, jobKey(app, id), "", 1000)
+					if err != nil || len(faults) != rows {
+						t.Errorf("Region %s lists %d failures, %v", r.store.Region(), len(faults), err)
+					}
+					s, err := r.segments.load(r.store.Reader(t.Context()), *j.Definition.SegmentId)
+					if err != nil || !s.Finished || len(s.Endpoints) != rows {
+						t.Errorf("Region %s: segment %+v, %v", r.store.Region(), s, err)
+					}
+				}
+			})
+		}
 	}
 }

@@ -39,7 +39,9 @@ type room struct {
 
 func openStore(t testing.TB, cfg store.Config, keys *store.Keys, now func() time.Time) *store.Store {
 	t.Helper()
-	cfg.Region, cfg.PostgresURL = "us-east-1", newDatabase(t)
+	if cfg.PostgresURL = newDatabase(t); cfg.Region == "" {
+		cfg.Region = "us-east-1"
+	}
 	st, err := store.Open(context.Background(), cfg, keys, now, discard)
 	if err != nil {
 		t.Fatal(err)

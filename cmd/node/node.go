@@ -194,6 +194,9 @@ func (n *Node) assemble(w World) error {
 	if err != nil {
 		return err
 	}
+	if cfg.Group != nil && cfg.Group.votes() {
+		reading.Leads = n.leads
+	}
 	imports := endpoints.NewImports(reading, endpointRoom, segmentRoom, log)
 	templateRoom := templates.New(st, ids, tokens, w.Now)
 	channelRoom := channels.New(cfg.channels(), st, w.Now)

@@ -27,6 +27,12 @@ func (g regions) mount(m *wire.Mux) {
 	wire.Handle(m, everpoint.UpdateControlRegion, "group/control-region", g.setControl)
 }
 
+// leads reports whether this Region has control, and may claim work now.
+func (n *Node) leads() bool {
+	s, err := n.Duty.Standing()
+	return err == nil && s.Leads
+}
+
 // quorum returns the node's part in the quorum to the operator's account.
 func (g regions) quorum(ctx context.Context) (*quorum.Quorum, error) {
 	if err := g.a.operator(ctx); err != nil {
