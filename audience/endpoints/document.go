@@ -27,6 +27,13 @@ func safely(k store.Kind) store.Kind {
 	return k
 }
 
+// optingOut is the kind of a row for an opt-out. It is accepted, and marked, also
+// when the other Regions cannot hear of it.
+func optingOut(k store.Kind) store.Kind {
+	k.Safety, k.OptOut = true, true
+	return k
+}
+
 // Paths of an endpoint's registers; see the package comment.
 const (
 	pathID             = "Id"

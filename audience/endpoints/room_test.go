@@ -178,3 +178,39 @@ func (r *room) field(id, name string) string {
 	}
 	return fmt.Sprint(m[name])
 }
+
+// Nobody who wants no more messages is turned away; whoever opts in, or is
+// deleted, is, unless the other Regions hear of it.
+func TestOptOut_without_the_group(t *testing.T) {
+	r := newRoom(t, Limits{})
+	r.put("e", `{"Address":"a@example.com","ChannelType":"EMAIL"}`, "")
+	r.put("out", `{"Address":"b@example.com","ChannelType":"EMAIL","OptOut":"ALL"}`, "")
+	r.put("other", `{"Address":"d@example.com","ChannelType":"EMAIL","OptOut":"ALL"}`, "")
+	r.store.Acknowledge(func(context.Context, int64) error { return aws.Unavailable("there is no majority") })
+	batch := func(items string) string { return `{"Item":[` + items + `]}` }
+	const (
+		optOut = `{"Id":"e","OptOut":"ALL","Attributes":{"a":["1"]}}`
+		optIn  = `{"Id":"out","OptOut":"NONE","Address":"b@example.com","ChannelType":"EMAIL"}`
+	)
+	for _, tt := range []struct {
+		method, path, body string
+		status             int
+	}{
+		{"PUT", "/endpoints/e", `{"OptOut":"ALL","Attributes":{"a":["1"]}}`, 202},
+		{"PUT", "/endpoints/e", `{"OptOut":"ALL","EffectiveDate":"2020-01-01T00:00:00Z"}`, 202},
+		{"PUT", "/endpoints/fresh", `{"Address":"c@example.com","ChannelType":"EMAIL","OptOut":"ALL"}`, 202},
+		{"PUT", "/endpoints/e", `{"Attributes":{"a":["2"]}}`, 202},
+		{"PUT", "/endpoints", batch(optOut), 202},
+		{"PUT", "/endpoints", batch(optOut + "," + optIn), 503},
+		{"PUT", "/endpoints/other", `{"OptOut":"NONE","Address":"d@example.com","ChannelType":"EMAIL"}`, 503},
+		{"DELETE", "/endpoints/fresh", "", 503},
+		{"DELETE", "/users/nobody", "", 404},
+	} {
+		if status, text := r.call(tt.method, tt.path, tt.body); status != tt.status {
+			t.Errorf("%s %s %s: %d %s, want %d", tt.method, tt.path, tt.body, status, text, tt.status)
+		}
+	}
+	if m := r.store.Marked(); m.OptOuts != 3 {
+		t.Errorf("%+v, want three: the second did not change anything", m)
+	}
+}

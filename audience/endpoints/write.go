@@ -114,7 +114,7 @@ func (w *write) optOutOnly() error {
 	}
 	r := w.was
 	r.OptOut = r.OptOut.Record(w.tx.Stamp(r.Latest()))
-	return w.p.put(w.tx, safely(KindEndpoint), w.p.key, &r)
+	return w.p.put(w.tx, optingOut(KindEndpoint), w.p.key, &r)
 }
 
 // decide makes the new record and finds out who else changes. It writes nothing.
@@ -296,7 +296,11 @@ func (w *write) put() error {
 		}
 	}
 	k := KindEndpoint
-	if !slices.Equal(w.was.OptOut, w.is.OptOut) {
+	switch {
+	case slices.Equal(w.was.OptOut, w.is.OptOut):
+	case w.p.optOut == pinpoint.OptOutAll:
+		k = optingOut(k)
+	default:
 		k = safely(k)
 	}
 	return w.p.put(w.tx, k, w.p.key, &w.is)

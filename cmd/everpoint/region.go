@@ -102,6 +102,9 @@ when the group takes no commands.`, stderr)
 	if len(s.Peers) == 0 {
 		fmt.Fprintln(stdout, "no other Region")
 	}
+	if s.OptOutsMarked != nil && s.OptOutsMarkedSince != nil {
+		fmt.Fprintf(stdout, "%d opt-outs accepted that the group did not have, since %s\n", *s.OptOutsMarked, s.OptOutsMarkedSince.Format(time.RFC3339))
+	}
 	problem := printPeers(stdout, s.Peers)
 	if s.Group != nil {
 		problem = errors.Join(problem, printGroup(stdout, s.Region, s.Group, s.Peers))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"strings"
+	"time"
 
 	"github.com/everpoint/everpoint/api/everpoint"
 	"github.com/everpoint/everpoint/aws"
@@ -58,8 +59,13 @@ func (a *administration) status(ctx context.Context, _ *everpoint.GetNodeStatusR
 			peers = append(peers, peerStatus(p))
 		}
 	}
+	var marked *int64
+	var since *time.Time
+	if m := n.Store.Marked(); m.OptOuts > 0 {
+		marked, since = new(int64(m.OptOuts)), &m.Since
+	}
 	return &everpoint.GetNodeStatusResponse{NodeStatus: &everpoint.NodeStatus{
-		Peers:  peers,
+		Peers: peers, OptOutsMarked: marked, OptOutsMarkedSince: since,
 		Region: n.Config.Region, NodeId: n.Config.Node, Incarnation: n.Store.Incarnation(), Version: Version(),
 		StartedAt: n.started, Engine: engine, ChangeHead: n.Store.Head(store.Changes), EventHead: n.Store.Head(store.Events),
 		QueueDepth: int64(depth), InFlightSends: n.Delivery.InFlight(), EndpointsIndexed: int64(n.Index.Size()),

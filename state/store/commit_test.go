@@ -551,3 +551,71 @@ func TestUpdate_is_refused_when_control_has_moved(t *testing.T) {
 		}
 	})
 }
+
+// Opt-outs are accepted when the group cannot have them, and marked until it has;
+// nothing else is.
+func TestUpdate_of_opt_outs_is_accepted_and_marked(t *testing.T) {
+	engines(t, func(t *testing.T, h home) {
+		s, stop := h.start(t)
+		var reached atomic.Bool
+		group := func(context.Context, int64) error {
+			if !reached.Load() {
+				return aws.Unavailable("no majority")
+			}
+			return nil
+		}
+		s.Acknowledge(group)
+		out := kindSafe
+		out.OptOut = true
+		put := func(kinds ...Kind) error {
+			return s.Update(t.Context(), func(tx *Tx) error {
+				for i, k := range kinds {
+					if err := tx.Put(k, fmt.Sprint("k", i), []byte(fmt.Sprint(time.Now()))); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+		for name, tt := range map[string]struct {
+			kinds    []Kind
+			accepted bool
+		}{
+			"an opt-out":                  {[]Kind{out}, true},
+			"two, and a row of no stream": {[]Kind{out, out, kindLocal}, true},
+			"other safety data":           {[]Kind{kindSafe}, false},
+			"an opt-out and other":        {[]Kind{out, kindSafe}, false},
+			"other and an opt-out":        {[]Kind{kindSafe, out}, false},
+		} {
+			if err := put(tt.kinds...); (err == nil) != tt.accepted || err != nil && aws.KindOf(err) != aws.KindUnavailable {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if m := s.Marked(); m.OptOuts != 3 || m.Since.IsZero() || m.Last == 0 || m.Last > s.Head(Safety) {
+			t.Errorf("%+v, want three", m)
+		}
+		stop()
+		s, _ = h.start(t)
+		eventually := func(what string, want int) {
+			t.Helper()
+			deadline, tick := time.Now().Add(20*time.Second), time.NewTicker(time.Millisecond)
+			defer tick.Stop()
+			for s.Marked().OptOuts != want {
+				if <-tick.C; time.Now().After(deadline) {
+					t.Fatalf("%s: %+v, want %d", what, s.Marked(), want)
+				}
+			}
+		}
+		eventually("in the next life", 3)
+		s.Acknowledge(group)
+		if err := put(out); err != nil {
+			t.Error(err)
+		}
+		eventually("one more", 4)
+		reached.Store(true)
+		eventually("when the group has them", 0)
+		if row, err := s.Reader(t.Context()).Get(kindMarked, markedKey); err != nil || row != nil {
+			t.Errorf("the mark is %q, %v", row, err)
+		}
+	})
+}

@@ -32,8 +32,9 @@ type request struct {
 	after []func()
 	// safety says that the update wrote safety data; at is then the block that its
 	// commit put it in.
-	safety bool
-	at     int64
+	safety  bool
+	optOuts int // how many opt-outs that was, if it was nothing else
+	at      int64
 }
 
 func (r *request) answer() {
@@ -247,7 +248,7 @@ func (s *Store) try(ctx context.Context, reqs []*request, named []place) (wrote 
 	}
 	live, admitted := 0, false
 	for _, r := range reqs {
-		r.err, r.after, r.safety = nil, nil, false
+		r.err, r.after, r.safety, r.optOuts = nil, nil, false, 0
 		if r.ctx.Err() != nil {
 			r.err = r.ctx.Err()
 			continue
@@ -516,7 +517,9 @@ func (g *group) run(r *request) (err error) {
 	g.facts = append(g.facts, tx.facts...)
 	g.heard = append(g.heard, tx.heard...)
 	r.after = tx.after
-	r.safety = tx.safety && !tx.merged
+	if r.safety = tx.safety && !tx.merged; !tx.strict {
+		r.optOuts = tx.outs
+	}
 	return nil
 }
 

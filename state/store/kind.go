@@ -14,6 +14,9 @@ type Kind struct {
 	Name   string
 	Rule   changelog.Rule
 	Safety bool // its changes travel in the safety stream, ahead of the others
+	// OptOut says of safety data that it is an opt-out: an update of nothing else is
+	// accepted when the group cannot have it, and marked; see [Store.Marked].
+	OptOut bool
 }
 
 func (k Kind) stream() Stream {

@@ -71,6 +71,8 @@ type Store struct {
 	groups      Stats
 	acknowledge func(context.Context, int64) error
 	control     func() uint64
+	marked      Marked
+	marking     chan struct{} // something was marked
 
 	lineage []byte // the file as it was last written; watch's alone, then Run's
 
@@ -115,6 +117,7 @@ func Open(ctx context.Context, cfg Config, keys *Keys, now func() time.Time, log
 		stopped:  make(chan struct{}),
 		heads:    map[Stream]head{},
 		moved:    make(chan struct{}),
+		marking:  make(chan struct{}, 1),
 	}
 	var err error
 	if s.encoder, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest),
@@ -163,6 +166,7 @@ func (s *Store) Run(ctx context.Context) error {
 	defer s.release()
 	var done sync.WaitGroup
 	done.Go(func() { s.watch(ctx) })
+	done.Go(func() { s.keepMarks(ctx) })
 	s.write(ctx)
 	done.Wait()
 	return s.saveLineage()

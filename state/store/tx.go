@@ -24,6 +24,8 @@ type Tx struct {
 	heard  [][]byte
 	after  []func()
 	safety bool // it wrote safety data by itself
+	strict bool // some of that is no opt-out
+	outs   int  // opt-outs that it wrote
 	merged bool // it took over another Region's changes
 }
 
@@ -115,7 +117,12 @@ func (tx *Tx) set(k Kind, key string, to entry) error {
 	if err != nil {
 		return err
 	}
-	tx.safety = tx.safety || !to.foreign && k.stream() == Safety
+	if !to.foreign && k.stream() == Safety {
+		tx.safety = true
+		if tx.strict = tx.strict || !k.OptOut; k.OptOut {
+			tx.outs++
+		}
+	}
 	to.kind, to.id, to.rev, to.was, to.dirty = k, e.id, e.rev, e.was, true
 	// What this commit also changes by itself is news to the other Regions.
 	to.foreign = to.foreign && (!e.dirty || e.foreign)
@@ -291,7 +298,9 @@ func (tx *Tx) PutDocument(k Kind, key string, body []byte, indexes ...Index) err
 // outcome, which is bounded by the database's own time limits.
 //
 // When the store belongs to a group of Regions, an update that writes safety
-// data returns after the group has it; see [Store.Acknowledge]. One that merges
+// data returns after the group has it; see [Store.Acknowledge]. One that writes
+// opt-outs and no other safety data is accepted and marked when the group cannot
+// have it in time; see [Store.Marked]. One that merges
 // does not: the Region that told of the changes waits for it.
 //
 // A ctx that carries an epoch of control ([aws.WithControlEpoch]) is one of a call
@@ -305,10 +314,14 @@ func (s *Store) Update(ctx context.Context, fn func(*Tx) error, touch ...Touch) 
 	s.mu.Lock()
 	acknowledge := s.acknowledge
 	s.mu.Unlock()
-	if acknowledge == nil {
+	switch {
+	case acknowledge == nil:
 		return nil
+	case r.optOuts > 0:
+		return s.accept(ctx, r, acknowledge)
+	default:
+		return acknowledge(ctx, r.at)
 	}
-	return acknowledge(ctx, r.at)
 }
 
 // Acknowledge has Update call f after the local commit of safety data, with the
