@@ -86,6 +86,8 @@ func (s *seat) Holds(region string, epoch uint64) bool {
 
 func (s *seat) Orphaned(region string, epoch uint64) bool { return !s.Holds(region, epoch) }
 
+func (s *seat) Fresh(context.Context) error { return nil }
+
 func (s *seat) Owner(int) string { return s.region }
 
 func (s *seat) Mark(context.Context, uint64, []quorum.Mark) error { return nil }

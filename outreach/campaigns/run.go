@@ -434,6 +434,12 @@ func (r *runner) begin(ctx context.Context, sit *situation) (over bool, err erro
 			return false, err
 		}
 	}
+	if sit.activity.Sweeping {
+		// What was written elsewhere before the run began may have come after the walk.
+		if err := r.s.duty.Fresh(ctx); err != nil {
+			return false, err
+		}
+	}
 	if walk, err = r.s.members(ctx, sit.campaign); cannotRun(err) {
 		if !sit.place.Leads {
 			return false, aws.Unavailable("the segment cannot be evaluated here: %v", err)

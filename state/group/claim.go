@@ -2,6 +2,7 @@ package group
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -120,6 +121,28 @@ func (g *Group) Orphaned(region string, epoch uint64) bool {
 		return false // of a stay that this node has not heard of yet, or that lasts
 	}
 	return r.Member > 0 || over(&state, region)
+}
+
+// Fresh returns when this Region has what the others had committed when it was
+// called: what they tell with an index that was not there before.
+func (g *Group) Fresh(ctx context.Context) error {
+	result, err := g.quorum.Propose(ctx, quorum.Barrier{})
+	if err != nil {
+		return fmt.Errorf("mark a moment: %w", err)
+	}
+	others := map[string]string{}
+	state, _ := g.quorum.State()
+	for name, r := range state.Regions {
+		if r.InSync && name != g.cfg.Region {
+			others[name] = r.Incarnation
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, g.cfg.ReturnTime)
+	defer cancel()
+	if err := g.replica.CatchUp(ctx, others, result.Index); err != nil {
+		return aws.Unavailable("what the other Regions have is not here yet: %v", err)
+	}
+	return nil
 }
 
 // Owner is the Region whose duty a shard is; empty while there is none.

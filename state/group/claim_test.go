@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/everpoint/everpoint/aws"
+	"github.com/everpoint/everpoint/state/changelog"
 	"github.com/everpoint/everpoint/state/quorum"
+	"github.com/everpoint/everpoint/state/store"
 )
 
 // standing waits until a Region may claim as many shards, and returns its place.
@@ -219,3 +221,26 @@ func TestDuty_of_a_Region_that_is_cut_off(t *testing.T) {
 		t.Error("the old claims are valid again")
 	}
 }
+
+// What one Region had committed, told to nobody yet, is in the other when that asks
+// for it.
+func TestDuty_fresh(t *testing.T) {
+	w := newWorld(t, "a", "b")
+	a, b := w.members["a"], w.members["b"]
+	w.set("a", "b")
+	for i := range 20 {
+		key := fmt.Sprint("note", i)
+		if err := b.store.Update(t.Context(), func(tx *store.Tx) error { return store.Save(tx, kindNote, key, &key) }); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.group.Fresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if note, err := store.Load[string](a.store.Reader(t.Context()), kindNote, key); err != nil || note == nil {
+			t.Fatalf("%s is not there: %v", key, err)
+		}
+	}
+}
+
+// Notes are not safety data: nobody waits until others have them.
+var kindNote = store.Kind{Name: "note", Rule: changelog.RuleDocument}

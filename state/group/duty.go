@@ -45,6 +45,9 @@ type Duty interface {
 	Marks(prefix string) map[string]uint64
 	// DropMarks removes them.
 	DropMarks(ctx context.Context, prefix string) error
+	// Fresh returns when everything is here that the other Regions of the set had
+	// committed when it was called.
+	Fresh(ctx context.Context) error
 	// Changed returns a channel that is closed when Standing, Holds or Orphaned may
 	// say something else.
 	Changed() <-chan struct{}
@@ -90,4 +93,5 @@ func (a alone) Owner(int) string                                          { retu
 func (alone) Mark(context.Context, uint64, []quorum.Mark) error           { return nil }
 func (alone) Marks(string) map[string]uint64                              { return nil }
 func (alone) DropMarks(context.Context, string) error                     { return nil }
+func (alone) Fresh(context.Context) error                                 { return nil }
 func (alone) Changed() <-chan struct{}                                    { return nil }

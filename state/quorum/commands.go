@@ -179,6 +179,10 @@ type Stop struct {
 // DropStops takes stop orders back, or forgets them when they were carried out.
 type DropStops struct{ Keys []string }
 
+// Barrier changes nothing: its index is a moment that all voters can be asked
+// about.
+type Barrier struct{}
+
 func (Join) kind() string         { return "join" }
 func (Await) kind() string        { return "await" }
 func (Remove) kind() string       { return "remove" }
@@ -197,6 +201,7 @@ func (Grant) kind() string        { return "share" }
 func (DropShares) kind() string   { return "share.drop" }
 func (Stop) kind() string         { return "stop" }
 func (DropStops) kind() string    { return "stop.drop" }
+func (Barrier) kind() string      { return "barrier" }
 
 // named checks names, in pairs of what and value: each is there, is short, and is
 // of printable ASCII that JSON does not escape, which bounds a snapshot.
@@ -348,6 +353,8 @@ func (c Stop) check() error {
 	}
 	return named(keyBytesMax, "Key", c.Key)
 }
+
+func (Barrier) check() error { return nil }
 
 func (c DropStops) check() error {
 	if len(c.Keys) == 0 || len(c.Keys) > batchMax {
@@ -685,6 +692,8 @@ func (c Stop) apply(s *State) (Result, error) {
 	s.Stops = with(s.Stops, c.Key, c.Halt)
 	return Result{}, nil
 }
+
+func (Barrier) apply(*State) (Result, error) { return Result{}, nil }
 
 func (c DropStops) apply(s *State) (Result, error) {
 	s.Stops = without(s.Stops, func(k string) bool { return slices.Contains(c.Keys, k) })

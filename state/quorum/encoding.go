@@ -94,6 +94,7 @@ var decoders = map[string]func([]byte) (Command, error){
 	DropShares{}.kind():   decode[DropShares],
 	Stop{}.kind():         decode[Stop],
 	DropStops{}.kind():    decode[DropStops],
+	Barrier{}.kind():      decode[Barrier],
 }
 
 func decode[C Command](body []byte) (Command, error) {

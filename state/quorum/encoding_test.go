@@ -31,6 +31,7 @@ func TestEncoding_every_command_comes_back_as_it_was(t *testing.T) {
 		DropShares{"k"},
 		Stop{"k", Halt{Cancel, "who", 8}},
 		DropStops{[]string{"k"}},
+		Barrier{},
 	}
 	if len(all) != len(decoders) {
 		t.Errorf("%d commands here, %d are decoded", len(all), len(decoders))
