@@ -29,7 +29,7 @@ build: ## Build bin/everpoint, one static binary.
 	go build -trimpath -o bin/everpoint ./cmd/everpoint
 
 .PHONY: run
-run: build ## Start everpoint on this machine and send a first message; ARGS= goes to examples/run.sh.
+run: build ## Start two Regions here and lose one in the middle of a campaign; ARGS= goes to examples/run.sh.
 	exec ./examples/run.sh $(ARGS)
 
 .PHONY: clean

@@ -1,14 +1,20 @@
 #!/usr/bin/env bash
-# Plays the sample on this machine: starts `everpoint local`, imports 10,000
-# endpoints, sends them a campaign, ends the node by kill -9 in the middle, and
-# adds up what became of every recipient. Then it stays up to be looked at, until
-# Ctrl-C. `make run` builds bin/everpoint and calls it.
+# Plays the sample on this machine: starts `everpoint local` with two Regions and a
+# router, imports 10,000 endpoints, sends them a campaign, ends the Region that has
+# control by kill -9 in the middle, adds up what became of every recipient when the
+# other is done, starts the dead one again, and adds up once more when it has caught
+# up. Then it stays up to be looked at, until Ctrl-C. `make run` builds bin/everpoint
+# and calls it.
 #
-#   examples/run.sh [--exit] [--endpoints N] [--seed N] [--kill NAME:PERCENT | --no-kill]
-#   examples/run.sh --do COMMAND...
+#   examples/run.sh [--exit] [--regions 1|2] [--endpoints N] [--seed N] [--kill NAME:PERCENT | --no-kill]
+#   examples/run.sh [--regions 1|2] --do COMMAND...
 #
-#   --exit     end when the sample has, with its exit code
-#   --no-kill  let the node live
+#   --exit     end when the sample has, with its exit code: 1 if somebody was lost, or
+#              written to twice without being listed
+#   --regions  1: a Region alone, which is killed and started again at once
+#   --kill     NAME is a process of the local: us-east-1, eu-west-1, router; or
+#              control, the Region that has control, or other, the one that has not
+#   --no-kill  let all live
 #   --do       in place of the sample run COMMAND with the settings in its
 #              environment, and end with its exit code
 #
@@ -20,7 +26,7 @@ ports_first=7480 # of ten; `everpoint local -h` says what each is for
 ports_last=7980
 start_seconds_max=60
 
-endpoints=10000 seed=1 kill=us-east-1:50 leave=
+endpoints=10000 seed=1 regions=2 kill=control:50 leave=
 usage() {
   sed -n '2,/^set /{/^#/!d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}" >&2
   exit 2
@@ -34,7 +40,7 @@ while [[ $# -gt 0 ]]; do
     [[ $# -gt 0 ]] || usage
     break
     ;;
-  --endpoints | --seed | --kill)
+  --endpoints | --seed | --regions | --kill)
     [[ $# -ge 2 ]] || usage
     declare "${1#--}=$2"
     shift
@@ -73,7 +79,7 @@ start_local() {
     for ((port = base; port < base + 10; port++)); do
       if taken "$port"; then continue 2; fi
     done
-    bin/everpoint local -regions 1 -dir "$dir" -port-base "$base" >"$dir/local.out" 2>&1 &
+    bin/everpoint local -regions "$regions" -dir "$dir" -port-base "$base" >"$dir/local.out" 2>&1 &
     local_pid=$!
     deadline=$((SECONDS + start_seconds_max))
     while command kill -0 "$local_pid" 2>/dev/null && ((SECONDS < deadline)); do
@@ -126,6 +132,7 @@ Try, in another shell:
     --application-id ${app:-APP} --campaign-id ${campaign:-CAMPAIGN}
   aws --endpoint-url $AWS_ENDPOINT_URL --ca-bundle $AWS_CA_BUNDLE pinpoint get-endpoint \\
     --application-id ${app:-APP} --endpoint-id tea-00000-email
+  bin/everpoint region status
   bin/everpoint campaign reconcile ${app:-APP} ${campaign:-CAMPAIGN}
   bin/everpoint ambiguous -campaign ${campaign:-CAMPAIGN} ${app:-APP}
   curl --silent --header 'Accept: application/json' '${EVERPOINT_OUTBOX_URL}?limit=3'

@@ -7,16 +7,19 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 )
 
 // Message is a message of the outbox: what a carrier took.
 type Message struct {
-	N         int    `json:"n"`
-	Channel   string `json:"channel"`
-	To        string `json:"to"`
-	Subject   string `json:"subject"`
-	Body      string `json:"body"`
-	MessageID string `json:"messageId"`
+	N         int       `json:"n"`
+	Channel   string    `json:"channel"`
+	Region    string    `json:"region"` // that sent it
+	To        string    `json:"to"`
+	Subject   string    `json:"subject"`
+	Body      string    `json:"body"`
+	MessageID string    `json:"messageId"`
+	Time      time.Time `json:"time"` // when the carrier took it
 }
 
 // AmbiguousSend is a send whose outcome Everpoint does not know, or did not for
@@ -40,12 +43,17 @@ type Account struct {
 	Everpoint Reconciliation
 	Listed    int // ambiguous sends
 
-	Expected   map[Fate]int // lines of the file, by what must become of them
-	Messages   int          // in the outbox
-	Recipients int          // distinct, in the outbox
-	Duplicates int          // messages beyond the first to the same recipient
+	Expected   map[Fate]int   // lines of the file, by what must become of them
+	Messages   int            // in the outbox
+	Recipients int            // distinct, in the outbox
+	ByRegion   map[string]int // messages, by the Region that sent them
+	Once       int            // recipients with one message
+	Duplicates int            // messages beyond the first to the same recipient
 	// DuplicatesListed are those whose Message-ID is in the list of ambiguous sends.
 	DuplicatesListed int
+	// Lost are recipients that must be reached, are not in the outbox, and are not
+	// listed.
+	Lost int
 	// UnsureMissing are recipients that must be reached, are not in the outbox, and
 	// are listed as ambiguous: nobody can know.
 	UnsureMissing int
@@ -68,7 +76,7 @@ func (a *Account) problem(format string, args ...any) {
 // Reconcile holds three lists against each other: who must be reached, what the
 // carriers took, and what Everpoint says it does not know. It is pure.
 func Reconcile(people []Endpoint, messages []Message, ambiguous []AmbiguousSend, says Reconciliation) *Account {
-	a := &Account{Everpoint: says, Listed: len(ambiguous), Expected: map[Fate]int{}, Messages: len(messages)}
+	a := &Account{Everpoint: says, Listed: len(ambiguous), Expected: map[Fate]int{}, ByRegion: map[string]int{}, Messages: len(messages)}
 	listedMessage, listedEndpoint := map[string]bool{}, map[string]bool{}
 	for _, s := range ambiguous {
 		listedMessage[s.MessageId], listedEndpoint[s.EndpointId] = true, true
@@ -94,6 +102,7 @@ func Reconcile(people []Endpoint, messages []Message, ambiguous []AmbiguousSend,
 
 	seen := map[string][]Message{}
 	for _, m := range messages {
+		a.ByRegion[m.Region]++
 		e := reachable[m.To]
 		switch {
 		case e == nil && known[m.To]:
@@ -122,12 +131,18 @@ func Reconcile(people []Endpoint, messages []Message, ambiguous []AmbiguousSend,
 		seen[m.To] = append(seen[m.To], m)
 	}
 	a.Recipients = len(seen)
+	for _, all := range seen {
+		if len(all) == 1 {
+			a.Once++
+		}
+	}
 	for address, e := range reachable {
 		switch {
 		case len(seen[address]) > 0:
 		case listedEndpoint[e.ID]:
 			a.UnsureMissing++
 		default:
+			a.Lost++
 			a.problem("%s was not reached and is not listed", e.ID)
 		}
 	}
@@ -168,6 +183,18 @@ func (a *Account) compare() {
 	}
 }
 
+// Verdict is nil when everything adds up, and otherwise says the worst of it.
+func (a *Account) Verdict() error {
+	switch unlisted := a.Duplicates - a.DuplicatesListed; {
+	case a.Lost > 0 || unlisted > 0:
+		return fmt.Errorf("%w: %d recipients were lost, and %d messages went out twice without being listed", errUnbalanced, a.Lost, unlisted)
+	case len(a.Problems) > 0:
+		return fmt.Errorf("%w: nobody was lost or written to twice without being listed, but %s", errUnbalanced, a.Problems[0])
+	default:
+		return nil
+	}
+}
+
 // Print writes the account for people.
 func (a *Account) Print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -186,10 +213,14 @@ func (a *Account) Print(w io.Writer) error {
 	row("ambiguous, sent again", a.Everpoint.AmbiguousResent, "with the same Message-ID; listed")
 	row("unaccounted", a.Everpoint.Unaccounted, "")
 	row("messages in the outbox", int64(a.Messages), "")
-	row("recipients in the outbox", int64(a.Recipients), "")
-	row("duplicates", int64(a.Duplicates), "")
-	row("of them listed", int64(a.DuplicatesListed), "")
+	for _, region := range slices.Sorted(maps.Keys(a.ByRegion)) {
+		row("by "+region, int64(a.ByRegion[region]), "")
+	}
+	row("recipients reached once", int64(a.Once), "")
+	row("duplicates, listed", int64(a.DuplicatesListed), "")
+	row("duplicates, not listed", int64(a.Duplicates-a.DuplicatesListed), "")
 	row("missing, but listed", int64(a.UnsureMissing), "")
+	row("lost", int64(a.Lost), "missing and not listed")
 	if err := t.Flush(); err != nil {
 		return err
 	}

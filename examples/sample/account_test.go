@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -71,6 +72,28 @@ func TestPeople(t *testing.T) {
 	rows, err := csv.NewReader(&file).ReadAll()
 	if err != nil || len(rows) != len(people)+1 || rows[1][0] != people[0].ID {
 		t.Errorf("the file has %d rows, error %v", len(rows), err)
+	}
+}
+
+// Who was lost, and who was written to twice without being listed, is said first.
+func TestAccount_verdict(t *testing.T) {
+	people := People(2000, 7)
+	messages, says := played(people)
+	for i := range messages {
+		messages[i].Region = []string{"us-east-1", "eu-west-1"}[i%2]
+	}
+	twice := append(messages[1:], messages[5], messages[6])
+	a := Reconcile(people, twice, []AmbiguousSend{{MessageId: messages[6].MessageID}}, says)
+	const want = "1 recipients were lost, and 1 messages went out twice without being listed"
+	if err := a.Verdict(); !errors.Is(err, errUnbalanced) || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %q", err, want)
+	}
+	if n := a.ByRegion["us-east-1"] + a.ByRegion["eu-west-1"]; n != len(twice) || a.Once != len(messages)-3 {
+		t.Errorf("%d messages by Region and %d reached once, of %d", n, a.Once, len(twice))
+	}
+	says.Targets++
+	if err := Reconcile(people, messages, nil, says).Verdict(); err == nil || !strings.Contains(err.Error(), "but targets: Everpoint says") {
+		t.Errorf("a wrong total: %v", err)
 	}
 }
 
@@ -184,6 +207,9 @@ func TestReconcile(t *testing.T) {
 			}
 			a := Reconcile(people, messages, tt.ambiguous, s)
 			found := strings.Join(a.Problems, "\n")
+			if err := a.Verdict(); (err == nil) != (tt.problem == "") {
+				t.Errorf("the verdict is %v", err)
+			}
 			if tt.problem == "" && found != "" || !strings.Contains(found, tt.problem) {
 				t.Errorf("got problems %q, want %q", found, tt.problem)
 			}

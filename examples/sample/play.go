@@ -20,6 +20,7 @@ type play struct {
 	out    io.Writer
 	people []Endpoint
 	kill   *victim // nil: nobody is killed
+	lost   *loss   // a Region of several that was; nil: none yet
 
 	app, segment, campaign string
 	outboxBefore           int
@@ -29,7 +30,7 @@ type play struct {
 func (p *play) say(format string, args ...any) { fmt.Fprintf(p.out, format+"\n", args...) }
 
 // perform plays the sample and adds it up.
-func (p *play) perform(ctx context.Context) (*Account, error) {
+func (p *play) perform(ctx context.Context) error {
 	for _, step := range []struct {
 		name string
 		do   func(context.Context) error
@@ -40,14 +41,83 @@ func (p *play) perform(ctx context.Context) (*Account, error) {
 		{"deactivate endpoints", p.deactivate},
 		{"create the segment", p.createSegment},
 		{"create the templates", p.createTemplates},
+		{"wait for the other Region", p.settle},
 		{"create the campaign", p.createCampaign},
 		{"wait for the campaign", p.wait},
+		{"add it up", p.addUp},
 	} {
 		if err := step.do(ctx); err != nil {
-			return nil, fmt.Errorf("%s: %w", step.name, err)
+			return fmt.Errorf("%s: %w", step.name, err)
 		}
 	}
-	return p.account(ctx)
+	return nil
+}
+
+// settle waits until every Region has what was written in the others, so that all
+// select the same.
+func (p *play) settle(ctx context.Context) error {
+	if !p.grouped() {
+		return nil
+	}
+	began := time.Now()
+	if _, err := until(ctx, settleMax, func() (string, error) { return p.level(ctx) }); err != nil {
+		return err
+	}
+	p.say("both Regions have all of it, %.1f s later", time.Since(began).Seconds())
+	return nil
+}
+
+// addUp adds up what became of everybody: as the Region says that is left, and
+// when the other is back as that one says.
+func (p *play) addUp(ctx context.Context) error {
+	at := p.anywhere()
+	if p.lost == nil && p.grouped() {
+		// Whichever Region is asked has heard of all that was sent.
+		if _, err := until(ctx, settleMax, func() (string, error) { return p.level(ctx) }); err != nil {
+			return err
+		}
+	}
+	if p.lost != nil {
+		at = p.lost.survivor
+		p.say("\nas %s says, while %s is away:", at.region, p.lost.region)
+	}
+	if err := p.judge(ctx, at); err != nil {
+		return err
+	}
+	switch {
+	case p.lost != nil:
+		if err := p.comeBack(ctx, p.lost); err != nil {
+			return err
+		}
+		for _, r := range p.regions {
+			if r.region == p.lost.region {
+				at = r
+			}
+		}
+		p.say("\nas %s says, which is back:", at.region)
+		return p.judge(ctx, at)
+	case p.grouped():
+		said, err := until(ctx, returnMax, func() (string, error) { return p.same(ctx) })
+		if err != nil {
+			return err
+		}
+		p.say("both Regions count the same: %s", said)
+	}
+	return nil
+}
+
+// judge prints the account, with what a Region says, and fails when it does not
+// add up.
+func (p *play) judge(ctx context.Context, at place) error {
+	a, err := p.account(ctx, at)
+	if err != nil {
+		return err
+	}
+	p.say("")
+	if err := a.Print(p.out); err != nil {
+		return err
+	}
+	return a.Verdict()
 }
 
 func (p *play) createApp(ctx context.Context) error {
@@ -255,26 +325,30 @@ func (p *play) wait(ctx context.Context) error {
 		}
 	}
 	shown, killed := -1, p.kill == nil
+	count, moved := -1, time.Now() // messages, and when they last became more
 	var lastErr error
 	for {
 		out, err := p.outboxCount(ctx)
 		if err != nil {
 			return err
 		}
-		percent := 100 * (out - p.outboxBefore) / max(toReach, 1)
-		if !killed && percent >= p.kill.percent {
-			killed = true
-			p.say("%3d %%: %d messages out; kill -9 %s", percent, out-p.outboxBefore, p.kill.name)
-			away, err := p.kill.killAndStart(ctx)
-			if err != nil {
-				return err
-			}
-			p.say("       %s is back after %.1f s", p.kill.name, away.Seconds())
-			continue
+		if out != count {
+			count, moved = out, time.Now()
 		}
+		percent := 100 * (out - p.outboxBefore) / max(toReach, 1)
 		if percent/10 > shown/10 || shown < 0 {
 			shown = percent
-			p.say("%3d %%: %d messages out", percent, out-p.outboxBefore)
+			p.say("%3d %%: %d messages out after %.1f s", percent, out-p.outboxBefore, time.Since(p.started).Seconds())
+		}
+		if !killed && percent >= p.kill.percent {
+			killed = true
+			if err := p.strike(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		if p.lost != nil {
+			p.watch(ctx, p.lost)
 		}
 		r, err := p.service.run(ctx, p.app, p.campaign)
 		switch {
@@ -290,18 +364,44 @@ func (p *play) wait(ctx context.Context) error {
 		case r.State == "FAILED":
 			return errors.New("the campaign failed")
 		}
+		if time.Since(moved) > stillMax {
+			return errors.Join(fmt.Errorf("the campaign has stood still at %d messages for %v and is not over", out-p.outboxBefore, stillMax), lastErr)
+		}
 		if err := pause(ctx, 20*time.Millisecond); err != nil {
 			return errors.Join(err, lastErr)
 		}
 	}
 }
 
-func (p *play) account(ctx context.Context) (*Account, error) {
-	says, err := p.reconciliation(ctx, p.app, p.campaign)
+// strike kills. A Region of several stays away until the campaign is over; what
+// else was killed is started again at once.
+func (p *play) strike(ctx context.Context) error {
+	l, err := p.choose(ctx, p.kill)
+	if err != nil {
+		return err
+	}
+	if p.isRegion(l) {
+		p.lost = l
+		return p.lose(ctx, l)
+	}
+	p.say("       kill -9 %s", l.region)
+	began := time.Now()
+	if err := l.kill(ctx, l.region); err != nil {
+		return err
+	}
+	if err := l.start(ctx, l.region); err != nil {
+		return err
+	}
+	p.say("       %s is back after %.1f s", l.region, time.Since(began).Seconds())
+	return nil
+}
+
+func (p *play) account(ctx context.Context, at place) (*Account, error) {
+	says, err := p.reconciliation(ctx, at, p.app, p.campaign)
 	if err != nil {
 		return nil, fmt.Errorf("reconciliation: %w", err)
 	}
-	ambiguous, err := p.ambiguousSends(ctx, p.app, p.campaign)
+	ambiguous, err := p.ambiguousSends(ctx, at, p.app, p.campaign)
 	if err != nil {
 		return nil, fmt.Errorf("ambiguous sends: %w", err)
 	}

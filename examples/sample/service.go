@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,9 +28,10 @@ import (
 type service struct {
 	pinpoint *pinpoint.Client
 	cfg      aws.Config
-	account  string // 12 digits
-	buckets  string // directory of the local buckets
-	outbox   string // URL
+	regions  []place // one, or those of a group, by name
+	account  string  // 12 digits
+	buckets  string  // directory of the local buckets
+	outbox   string  // URL
 }
 
 func connect(ctx context.Context) (*service, error) {
@@ -41,19 +43,34 @@ func connect(ctx context.Context) (*service, error) {
 		pinpoint: pinpoint.NewFromConfig(cfg), cfg: cfg, account: os.Getenv("EVERPOINT_ACCOUNT_ID"),
 		buckets: os.Getenv("EVERPOINT_BUCKETS"), outbox: strings.TrimSuffix(os.Getenv("EVERPOINT_OUTBOX_URL"), "/"),
 	}
-	if cfg.BaseEndpoint == nil || s.account == "" || s.buckets == "" || s.outbox == "" {
+	for pair := range strings.SplitSeq(os.Getenv("EVERPOINT_REGIONS"), ",") {
+		if name, at, ok := strings.Cut(pair, "="); ok {
+			s.regions = append(s.regions, place{name, at})
+		}
+	}
+	slices.SortFunc(s.regions, func(a, b place) int { return strings.Compare(a.region, b.region) })
+	if cfg.BaseEndpoint == nil || len(s.regions) == 0 || s.account == "" || s.buckets == "" || s.outbox == "" {
 		return nil, errors.New("read local.env of an `everpoint local` into the shell first: . DIR/local.env")
 	}
 	return s, nil
 }
+
+// place is where a Region is called itself, past the router.
+type place struct{ region, url string }
+
+// grouped says that there are several Regions.
+func (s *service) grouped() bool { return len(s.regions) > 1 }
+
+// anywhere is the endpoint of the settings: the router, or the only Region.
+func (s *service) anywhere() place { return place{"", *s.cfg.BaseEndpoint} }
 
 // answerBytesMax bounds one answer.
 const answerBytesMax = 64 << 20
 
 // admin calls Everpoint's own API, which no SDK knows: JSON over HTTPS, signed
 // like any other call, with the service name "everpoint".
-func (s *service) admin(ctx context.Context, path string, query url.Values, out any) error {
-	target := strings.TrimSuffix(*s.cfg.BaseEndpoint, "/") + path
+func (s *service) admin(ctx context.Context, at place, path string, query url.Values, out any) error {
+	target := strings.TrimSuffix(at.url, "/") + path
 	if len(query) > 0 {
 		target += "?" + query.Encode()
 	}
@@ -100,15 +117,15 @@ func campaignPath(app, campaign, what string) string {
 
 func (s *service) run(ctx context.Context, app, campaign string) (*run, error) {
 	r := &run{}
-	return r, s.admin(ctx, campaignPath(app, campaign, "run"), nil, r)
+	return r, s.admin(ctx, s.anywhere(), campaignPath(app, campaign, "run"), nil, r)
 }
 
-func (s *service) reconciliation(ctx context.Context, app, campaign string) (r Reconciliation, err error) {
-	return r, s.admin(ctx, campaignPath(app, campaign, "reconciliation"), nil, &r)
+func (s *service) reconciliation(ctx context.Context, at place, app, campaign string) (r Reconciliation, err error) {
+	return r, s.admin(ctx, at, campaignPath(app, campaign, "reconciliation"), nil, &r)
 }
 
 // ambiguousSends lists what Everpoint does not know, or did not for a while.
-func (s *service) ambiguousSends(ctx context.Context, app, campaign string) ([]AmbiguousSend, error) {
+func (s *service) ambiguousSends(ctx context.Context, at place, app, campaign string) ([]AmbiguousSend, error) {
 	var all []AmbiguousSend
 	query := url.Values{"campaign-id": {campaign}, "page-size": {"500"}}
 	for {
@@ -116,7 +133,7 @@ func (s *service) ambiguousSends(ctx context.Context, app, campaign string) ([]A
 			Item      []AmbiguousSend
 			NextToken string
 		}
-		if err := s.admin(ctx, "/everpoint/v1/apps/"+app+"/ambiguous-sends", query, &page); err != nil {
+		if err := s.admin(ctx, at, "/everpoint/v1/apps/"+app+"/ambiguous-sends", query, &page); err != nil {
 			return nil, err
 		}
 		if all = append(all, page.Item...); page.NextToken == "" {
@@ -124,6 +141,38 @@ func (s *service) ambiguousSends(ctx context.Context, app, campaign string) ([]A
 		}
 		query.Set("token", page.NextToken)
 	}
+}
+
+// group is what the Regions have decided together.
+type group struct {
+	Control struct{ Region string }
+	Regions []struct {
+		Region, Reason string
+		InSync         bool
+		Shards         int // of 64: what it sends for
+	}
+}
+
+func (s *service) group(ctx context.Context, at place) (*group, error) {
+	g := &group{}
+	return g, s.admin(ctx, at, "/everpoint/v1/group", nil, g)
+}
+
+// node is what a Region has, and how it hears of the others.
+type node struct {
+	EndpointsIndexed int64
+	Peers            []peer
+}
+
+type peer struct {
+	Region, Problem                                      string
+	LagMilliseconds                                      int64
+	SafetyMerged, SafetyHead, ChangesMerged, ChangesHead int64
+}
+
+func (s *service) node(ctx context.Context, at place) (*node, error) {
+	n := &node{}
+	return n, s.admin(ctx, at, "/everpoint/v1/node", nil, n)
 }
 
 // outboxCount is how many messages the carriers took since they were started.
