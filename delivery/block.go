@@ -415,6 +415,10 @@ func (j *job) intend(ctx context.Context, chunk []int) ([]*ready, error) {
 			return err
 		}
 		now := tx.Now()
+		stands, err := j.stands(tx)
+		if err != nil {
+			return err
+		}
 		row := &intentRow{At: now.UnixMilli(), Region: j.s.store.Region(), Epoch: j.epoch}
 		for _, i := range chunk {
 			c, err := j.candidate(tx, i)
@@ -425,6 +429,9 @@ func (j *job) intend(ctx context.Context, chunk []int) ([]*ready, error) {
 				return err
 			}
 			reason := guard(now, j.plan.plan, c)
+			if !stands {
+				reason = ReasonSuperseded
+			}
 			if b := j.provider(c); reason == "" && b != nil {
 				if ok, again := b.allow(); !ok {
 					later[i] = again
@@ -490,6 +497,17 @@ func (j *job) putOff(ctx context.Context, going []*ready, cause error) error {
 	return j.settle(ctx, going)
 }
 
+// stands reports whether the plan is the one to send: a caller may have repeated a
+// call in another Region before that had heard of it from here, and then two plans
+// were made. When an intent is with the other Regions, each has the other's record.
+func (j *job) stands(r store.Reader) (bool, error) {
+	call := j.plan.plan.Call
+	if call == nil || call.Record == "" || j.s.stands == nil {
+		return true, nil
+	}
+	return j.s.stands(r, call.Record, j.plan.plan.ID)
+}
+
 // again makes the last check once more, when other Regions had a say in the
 // intents: what they had acknowledged by then, an opt-out above all, is here now.
 // Who does not pass any more is held.
@@ -500,6 +518,15 @@ func (j *job) again(ctx context.Context, going []*ready) ([]*ready, error) {
 	}
 	r := j.s.store.Reader(ctx)
 	var pass, fail []*ready
+	switch ok, err := j.stands(r); {
+	case err != nil:
+		return nil, err
+	case !ok:
+		for _, g := range going {
+			g.held = ReasonSuperseded
+		}
+		return nil, j.settle(ctx, going)
+	}
 	for _, g := range going {
 		c, err := j.candidate(r, g.i)
 		if err != nil {

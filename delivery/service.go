@@ -65,6 +65,7 @@ type Service struct {
 
 	duty     group.Duty
 	onClaim  func(plan string, members []Member)
+	stands   func(r store.Reader, record, plan string) (bool, error)
 	window   *window
 	breakers map[string]*breaker
 	paces    map[string]pacer // by number
@@ -121,6 +122,12 @@ func (s *Service) Mount() {
 // OnClaim has f called after claims of another Region were merged. It is called
 // before Mount, once.
 func (s *Service) OnClaim(f func(plan string, members []Member)) { s.onClaim = f }
+
+// Calls says whether a call's record names a plan: of a call that was made in two
+// Regions, one plan stands. It is called before Mount, once.
+func (s *Service) Calls(stands func(r store.Reader, record, plan string) (bool, error)) {
+	s.stands = stands
+}
 
 // InFlight is how many attempts of this node lie between intent and an entry that
 // every Region of the set has.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -344,6 +345,40 @@ func TestAttempt_is_checked_again_when_the_others_have_it(t *testing.T) {
 			t.Errorf("sent to %v", got)
 		}
 		if sum := p.a.tally("activity1"); sum.Held[ReasonOptOut] != 1 || sum.InFlight() != 0 {
+			t.Errorf("%+v", sum)
+		}
+	})
+}
+
+// A call was made in both Regions, for neither had heard of the other's: the plan
+// that the record names is sent, the other is not.
+func TestCall_that_was_made_twice_is_sent_once(t *testing.T) {
+	pairs(t, func(t *testing.T, p *pair) {
+		var stands atomic.Pointer[string]
+		for _, w := range []*world{p.a, p.b} {
+			w.service.Calls(func(_ store.Reader, record, plan string) (bool, error) {
+				return record == "record" && plan == *stands.Load(), nil
+			})
+		}
+		first := "a's"
+		stands.Store(&first)
+		for _, w := range []*world{p.a, p.b} {
+			plan := &Plan{
+				ID: w.region + "'s", App: testApp, Created: time.Now(), Call: &Call{Operation: "SendMessages", Record: "record"},
+				Email: &Email{From: "Tea <news@tea.example>", Subject: "Menu", Text: "Hello"},
+			}
+			w.update(func(tx *store.Tx) error {
+				if err := w.service.PutPlan(tx, plan); err != nil {
+					return err
+				}
+				return w.service.ClaimCall(tx, plan.ID, 1, []Member{{Channel: ChannelEmail, Address: "one@tea.example", MessageID: plan.ID}})
+			})
+		}
+		time.Sleep(time.Minute)
+		if n := p.times()["one@tea.example"]; n != 1 || len(p.a.mail.to()) != 1 {
+			t.Errorf("sent %d times", n)
+		}
+		if sum := p.b.tally("b's"); sum.Superseded != 1 || sum.InFlight() != 0 {
 			t.Errorf("%+v", sum)
 		}
 	})

@@ -34,7 +34,6 @@ type routerConfig struct {
 	Regions           []router.Region     // Name, URL and Weight of each. Required
 	Mode              router.Mode         // active-active or warm-standby, until the quorum's is heard. Default: active-active
 	Primary           string              // of warm-standby, likewise. Default: the first
-	RepeatSends       bool                // repeat a direct send in another Region when no answer came; see docs/internals/router.md. Default: no
 	Witness           *node.WitnessConfig // a voter in this process; none: not here
 }
 
@@ -81,7 +80,7 @@ Runs the global endpoint: spreads requests over the Regions of a group, diverts
 from one that fails and lets it return in steps, and follows the switches that the
 Regions tell. It holds no keys; several may run. FILE is JSON: Listen, CertFile
 and KeyFile (or PlainLoopback), Regions (each Name, URL, Weight), Mode, Primary,
-CAFile, Admin, RepeatSends, and Witness, which one of the routers of a group may run in its
+CAFile, Admin, and Witness, which one of the routers of a group may run in its
 process ("everpoint witness -h"); docs/internals/router.md says how it decides.`, stderr)
 	file := fs.String("config", "", "configuration file")
 	if done, err := parse(fs, args); done {
@@ -107,10 +106,7 @@ process ("everpoint witness -h"); docs/internals/router.md says how it decides.`
 	}
 	log := slog.New(slog.NewJSONHandler(stderr, nil))
 	settings := router.Config{
-		Regions: cfg.Regions, Mode: cfg.Mode, Primary: cfg.Primary,
-	}
-	if cfg.RepeatSends {
-		settings.Remembered = router.Remembers(node.Services()...)
+		Regions: cfg.Regions, Mode: cfg.Mode, Primary: cfg.Primary, Remembered: router.Remembers(node.Services()...),
 	}
 	chance := mathrand.New(mathrand.NewPCG(uint64(time.Now().UnixNano()), uint64(os.Getpid())))
 	r, err := router.New(settings, router.NewTransport(trust, settings.Limits), time.Now, chance, log)

@@ -40,6 +40,7 @@ type Service struct {
 // New returns the room. It starts nothing: call Mount; the work that it makes is
 // delivery's.
 func New(st *store.Store, d *delivery.Service, ids *aws.IDs, now func() time.Time, log *slog.Logger) *Service {
+	d.Calls(stands)
 	return &Service{store: st, delivery: d, ids: ids, now: now, log: log.With("component", "messages")}
 }
 
@@ -82,6 +83,15 @@ func answered[T any](r store.Reader, key string) (*T, error) {
 	return v, nil
 }
 
+// stands reports whether a call's record names a plan.
+func stands(r store.Reader, record, plan string) (bool, error) {
+	c, err := store.Load[call](r, kindCall, record)
+	if err != nil || c == nil {
+		return false, err
+	}
+	return c.Plan == plan, nil
+}
+
 // commit writes a call's record, plan and claims in one update and returns what
 // is to be answered: answer, or what a call that was the same got first.
 func commit[T any](ctx context.Context, s *Service, key, operation string, d *draft, answer *T) (*T, error) {
@@ -104,6 +114,7 @@ func commit[T any](ctx context.Context, s *Service, key, operation string, d *dr
 		}
 		out = answer
 		if key != "" {
+			d.plan.Call.Record = key
 			record := &call{Operation: operation, Plan: d.plan.ID, At: tx.Now().UTC(), Answer: body}
 			if err := store.Save(tx, kindCall, key, record); err != nil {
 				return err
