@@ -59,6 +59,7 @@ func TestDataPlaneNamesWhatGoesOnWithoutQuorum(t *testing.T) {
 		"smsvoicev2.SendTextMessage", "smsvoicev2.SendMediaMessage", "smsvoicev2.SendVoiceMessage", "smsvoicev2.PutMessageFeedback",
 		"smsvoicev2.PutOptedOutNumber", "smsvoicev2.DeleteOptedOutNumber", "smsvoice.SendVoiceMessage", "pinpointemail.SendEmail",
 		"everpoint.CountSegment", "everpoint.RetryBuriedWork", "everpoint.UpdateControlRegion", "everpoint.UpdateRegionSwitch",
+		"everpoint.ForgetRegion",
 		"sts.AssumeRole", "sts.GetSessionToken", "cognitoidentity.GetId", "cognitoidentity.GetCredentialsForIdentity",
 	} {
 		if !data[key] {

@@ -36,6 +36,7 @@ const regionUsage = `region status [-json] [flags]
        everpoint region resume REGION [-reason TEXT] [-dry-run] [flags]
        everpoint region mode active-active|warm-standby [-primary REGION] [-weights REGION=N,...] [-dry-run] [flags]
        everpoint region control REGION [-dry-run] [flags]
+       everpoint region forget REGION [-successor REGION] [-dry-run] [flags]
 
 status shows the Regions of a group; the others give an order to their quorum,
 through any Region that is up. "everpoint region COMMAND -h" says more.`
@@ -43,6 +44,7 @@ through any Region that is up. "everpoint region COMMAND -h" says more.`
 func region(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	verbs := map[string]func(context.Context, []string, io.Writer, io.Writer) error{
 		"status": regionStatus, "switch": regionSwitch, "drain": regionDrain, "resume": regionResume, "mode": regionMode, "control": regionControl,
+		"forget": regionForget,
 	}
 	if len(args) > 0 && verbs[args[0]] != nil {
 		return verbs[args[0]](ctx, args[1:], stdout, stderr)
@@ -294,11 +296,17 @@ func (o *order) change(ctx context.Context, stdout io.Writer, plan func(g *everp
 	if err != nil {
 		return err
 	}
+	if p.warning != "" {
+		fmt.Fprintln(stdout, p.warning)
+	}
 	if o.dryRun {
 		fmt.Fprintf(stdout, "would change %s: from %s to %s\n", p.what, p.from, p.to)
 		return undecided(&g)
 	}
-	if err := c.call(ctx, adminService, http.MethodPut, p.path, nil, p.request, nil); err != nil {
+	if p.method == "" {
+		p.method = http.MethodPut
+	}
+	if err := c.call(ctx, adminService, p.method, p.path, p.query, p.request, nil); err != nil {
 		return err
 	}
 	fmt.Fprintf(stdout, "changed %s: from %s to %s\n", p.what, p.from, p.to)
@@ -308,7 +316,10 @@ func (o *order) change(ctx context.Context, stdout io.Writer, plan func(g *everp
 // change is what an order comes to.
 type change struct {
 	what, from, to string // for people
+	warning        string // printed first
+	method         string // empty: PUT
 	path           string
+	query          url.Values
 	request        any
 }
 
@@ -512,4 +523,76 @@ func planControl(g *everpoint.Group, name string) (change, error) {
 		what: "control", from: text(g.Control.Region, "nobody"), to: name,
 		path: groupPath + "/control-region", request: everpoint.GroupControlRequest{Region: name, Epoch: &g.Control.Epoch},
 	}, nil
+}
+
+func regionForget(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	o := newOrder("region forget", `region forget REGION [-successor REGION] [-dry-run] [flags]
+
+Declares a Region lost for good, disk and all. A Region that is lost while another
+is in sync is removed from the set by itself, and needs this only when it is never
+to come back. When the last one in sync is lost, nothing is sent and no control
+write is taken until it comes back, or until this says that it never will: then
+another Region takes its place, with what it has. WHAT ONLY THE LOST ONE HAD IS LOST.
+-dry-run says what that is. Refused while the Region is heard, and until its
+lease has run out, some seconds after it was last well. Ask the Region that is
+to go on.`, stderr)
+	successor := o.String("successor", "", "who takes the place of the last Region in sync; default: the other one, if there is one other")
+	given, done, err := o.parse(args, 1)
+	if done {
+		return err
+	}
+	return o.change(ctx, stdout, func(g *everpoint.Group) (change, error) { return planForget(g, given[0], *successor) })
+}
+
+// planForget is what it comes to that a Region is forgotten.
+func planForget(g *everpoint.Group, name, successor string) (change, error) {
+	r, err := known(g, name)
+	if err != nil {
+		return change{}, err
+	}
+	var others []string
+	for i := range g.Regions {
+		o := &g.Regions[i]
+		if o.Region == name {
+			continue
+		}
+		others = append(others, o.Region)
+		if o.InSync && r.InSync {
+			return change{}, fmt.Errorf("%s is in sync with others, which remove it when they do not hear it; it can be forgotten then", name)
+		}
+	}
+	if r.Lease != nil && !r.Lease.Over {
+		return change{}, fmt.Errorf("the lease of %s has not run out: it may be sending; once it is stopped that takes some seconds", name)
+	}
+	c := change{
+		what: "the group", from: name + " known, " + text(r.Reason, "in sync alone"), to: name + " forgotten",
+		method: http.MethodDelete, path: groupPath + "/regions/" + url.PathEscape(name),
+	}
+	switch {
+	case !r.InSync && successor != "":
+		return change{}, fmt.Errorf("%s is not in sync, so nobody has to take its place", name)
+	case !r.InSync:
+		c.warning = fmt.Sprintf(`Lost with %[1]s: endpoint updates and events that nobody else has yet. Opt-outs,
+deletions, accepted sends and control writes that were acknowledged while it was in sync
+are in the Regions in sync. If %[1]s comes back it joins as a new Region.`, name)
+		return c, nil
+	case successor == "" && len(others) != 1:
+		return change{}, fmt.Errorf("%s is the last Region in sync: name with -successor which of %s takes its place", name, strings.Join(others, ", "))
+	case successor == "":
+		successor = others[0]
+	}
+	if !slices.Contains(others, successor) {
+		_, err := known(g, successor)
+		return change{}, errors.Join(err, fmt.Errorf("%s cannot take the place of %s", successor, name))
+	}
+	c.query = url.Values{"successor": {successor}}
+	c.to = successor + " in sync alone, with control and all shards; " + name + " forgotten"
+	c.warning = fmt.Sprintf(`WARNING: %[1]s was in sync alone. Everything that it took since %[2]s left the set is lost
+with it, acknowledged or not: opt-outs, deletions, endpoint updates, events, accepted sends,
+campaigns and all that was written through the control plane. Import the opt-outs anew from
+where they came. Of its campaigns, what it may have sent without %[2]s knowing is listed as
+ambiguous, and left or sent again as the sending policy says.
+If the disk of %[1]s can be saved, do not go on: start it, and nothing is lost.
+If it comes back later it joins as a new Region, and what it has is merged then.`, name, successor)
+	return c, nil
 }

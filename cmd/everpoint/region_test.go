@@ -53,6 +53,9 @@ func aNode(t *testing.T, g *everpoint.Group, args ...string) (printed, sent stri
 	}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
+		case r.Method == http.MethodDelete:
+			fmt.Fprintf(&orders, "DELETE %s?%s", strings.TrimPrefix(r.URL.Path, groupPath), r.URL.RawQuery)
+			answer(w, struct{}{})
 		case r.Method == http.MethodPut:
 			body, err := io.ReadAll(r.Body)
 			if err != nil {
@@ -127,6 +130,11 @@ func TestRegion_orders(t *testing.T) {
 		{"control eu-west-1", `/control-region {"Epoch":1,"Region":"eu-west-1"}`, "changed control: from us-east-1 to eu-west-1", ""},
 		{"control eu-west-1 -dry-run", "", "would change control: from us-east-1 to eu-west-1", ""},
 		{"control ap-south-1", "", "", "ap-south-1 is not in sync: has not caught up yet"},
+		{"forget ap-south-1", "DELETE /regions/ap-south-1?", "from ap-south-1 known, has not caught up yet to ap-south-1 forgotten", ""},
+		{"forget ap-south-1 -dry-run", "", "Lost with ap-south-1: endpoint updates and events", ""},
+		{"forget ap-south-1 -successor eu-west-1", "", "", "nobody has to take its place"},
+		{"forget eu-west-1", "", "", "eu-west-1 is in sync with others"},
+		{"forget us-west-2", "", "", "no Region us-west-2"},
 	}
 	for _, tt := range tests {
 		t.Run(strings.ReplaceAll(tt.args, " ", "_"), func(t *testing.T) {
@@ -138,6 +146,36 @@ func TestRegion_orders(t *testing.T) {
 				t.Errorf("ended with %v, want %q", err, tt.err)
 			}
 		})
+	}
+}
+
+func TestRegion_forgets_the_last_in_sync(t *testing.T) {
+	alone := func(over bool) *everpoint.Group {
+		g := aGroup()
+		g.Regions[1].InSync, g.Regions[1].Reason = false, new("not heard")
+		g.Regions[2].Lease.Over = over
+		return g
+	}
+	two := alone(true)
+	two.Regions = two.Regions[1:]
+	const done = "changed the group: from us-east-1 known, in sync alone to eu-west-1 in sync alone, with control and all shards; us-east-1 forgotten"
+	tests := []struct {
+		group               *everpoint.Group
+		args                string
+		sent, printed, says string
+	}{
+		{two, "us-east-1", "DELETE /regions/us-east-1?successor=eu-west-1", done, ""},
+		{two, "us-east-1 -dry-run", "", "acknowledged or not: opt-outs", ""},
+		{alone(true), "us-east-1", "", "", "name with -successor which of ap-south-1, eu-west-1"},
+		{alone(true), "us-east-1 -successor eu-west-1", "DELETE /regions/us-east-1?successor=eu-west-1", "Everything that it took since eu-west-1 left the set is lost", ""},
+		{alone(true), "us-east-1 -successor us-east-1", "", "", "cannot take the place of"},
+		{alone(false), "us-east-1 -successor eu-west-1", "", "", "the lease of us-east-1 has not run out"},
+	}
+	for _, tt := range tests {
+		printed, sent, err := aNode(t, tt.group, append([]string{"forget"}, strings.Fields(tt.args)...)...)
+		if sent != tt.sent || !strings.Contains(printed, tt.printed) || (err == nil) != (tt.says == "") || err != nil && !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("forget %s: sent %q, printed %q, %v", tt.args, sent, printed, err)
+		}
 	}
 }
 

@@ -23,6 +23,7 @@ type regions struct{ a *administration }
 func (g regions) mount(m *wire.Mux) {
 	wire.Handle(m, everpoint.GetGroup, "group", g.get)
 	wire.Handle(m, everpoint.UpdateRegionSwitch, "group/regions/{Region}/switch", g.setSwitch)
+	wire.Handle(m, everpoint.ForgetRegion, "group/regions/{Region}", g.forget)
 	wire.Handle(m, everpoint.UpdateGroupMode, "group/mode", g.setMode)
 	wire.Handle(m, everpoint.UpdateControlRegion, "group/control-region", g.setControl)
 }
@@ -70,6 +71,73 @@ func (g regions) setSwitch(ctx context.Context, in *everpoint.UpdateRegionSwitch
 	}
 	state, _ = q.State()
 	return &everpoint.UpdateRegionSwitchResponse{RegionSwitch: switchView(&state, in.Region)}, nil
+}
+
+// heardLately is how short ago a Region was heard that is not lost.
+const heardLately = 3 * time.Second
+
+// forget forgets a Region that is lost for good; another takes its place if it was
+// the last of the set.
+func (g regions) forget(ctx context.Context, in *everpoint.ForgetRegionRequest) (*everpoint.ForgetRegionResponse, error) {
+	q, err := g.quorum(ctx)
+	if err != nil {
+		return nil, err
+	}
+	state, _ := q.State()
+	heard := map[string]string{} // incarnation
+	if g.a.n.Replica != nil {
+		for _, s := range g.a.n.Replica.Status() {
+			if g.a.n.now().Sub(s.Heard) < heardLately {
+				heard[s.Region] = s.Incarnation
+			}
+		}
+	}
+	c, err := forgetCommand(&state, g.a.n.Config.Region, heard, in.Region, or(in.Successor, ""))
+	if err != nil {
+		return nil, explain(err, &state, in.Region)
+	}
+	if _, err := q.Propose(ctx, c); err != nil {
+		return nil, explain(err, &state, in.Region)
+	}
+	state, index := q.State()
+	g.a.n.log.WarnContext(ctx, "a Region was forgotten", "peer", in.Region, "by", by(ctx), "set", state.Set())
+	return &everpoint.ForgetRegionResponse{Group: groupView(&state, index, q.Status())}, nil
+}
+
+// forgetCommand is the command that forgetting a Region comes to; here is the Region
+// that is asked, and heard the incarnations of those that it hears.
+func forgetCommand(state *quorum.State, here string, heard map[string]string, region, successor string) (quorum.Command, error) {
+	r, known := state.Regions[region]
+	if !known {
+		return nil, aws.NotFound("Region %s is not known to the quorum", region)
+	}
+	others := slices.DeleteFunc(slices.Sorted(maps.Keys(state.Regions)), func(name string) bool { return name == region })
+	switch {
+	case region == here:
+		return nil, aws.Conflict("Region %s was asked to forget itself: ask the one that is to go on", region)
+	case heard[region] == r.Incarnation:
+		return nil, aws.Conflict("Region %s is heard: it is not lost. If it is to go, stop it first", region)
+	case !r.InSync && successor != "":
+		return nil, aws.InvalidMember("Successor", "Region %s is not in sync, so nobody has to take its place", region)
+	case !r.InSync:
+		return quorum.Forget{Region: region}, nil
+	case len(state.Set()) > 1 || len(others) == 0:
+	case successor == "" && len(others) > 1:
+		return nil, aws.InvalidMember("Successor", "Successor is missing: Region %s is the last in sync, and one of %s has to take its place",
+			region, strings.Join(others, ", "))
+	case successor == "":
+		successor = others[0]
+	}
+	next, known := state.Regions[successor]
+	switch {
+	case len(state.Set()) > 1:
+		return nil, aws.Conflict("Region %s is in the in-sync set with others, which remove it when they do not hear it: it can be forgotten then", region)
+	case !known:
+		return nil, aws.InvalidMember("Successor", "%q is none of the other Regions of the group", successor)
+	case successor != here && heard[successor] != next.Incarnation:
+		return nil, aws.Conflict("Region %s, which is to take the place of %s, is not heard here", successor, region)
+	}
+	return quorum.Succeed{Region: region, Incarnation: r.Incarnation, Successor: successor, SuccessorIncarnation: next.Incarnation}, nil
 }
 
 func (g regions) setMode(ctx context.Context, in *everpoint.UpdateGroupModeRequest) (*everpoint.UpdateGroupModeResponse, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -185,6 +186,7 @@ func TestRegions_refuses(t *testing.T) {
 	for name, call := range map[string]func(context.Context) error{
 		"GetGroup":            func(ctx context.Context) error { _, err := g.get(ctx, nil); return err },
 		"UpdateRegionSwitch":  func(ctx context.Context) error { _, err := g.setSwitch(ctx, nil); return err },
+		"ForgetRegion":        func(ctx context.Context) error { _, err := g.forget(ctx, nil); return err },
 		"UpdateGroupMode":     func(ctx context.Context) error { _, err := g.setMode(ctx, nil); return err },
 		"UpdateControlRegion": func(ctx context.Context) error { _, err := g.setControl(ctx, nil); return err },
 	} {
@@ -226,6 +228,48 @@ func TestModeCommand(t *testing.T) {
 				got = string(data)
 			}
 			if got != tt.want {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestForgetCommand(t *testing.T) {
+	in, out := quorum.Region{Incarnation: "i", InSync: true}, quorum.Region{Incarnation: "o"}
+	alone := map[string]quorum.Region{"a": in, "b": out}
+	three := map[string]quorum.Region{"a": in, "b": out, "c": out}
+	tests := map[string]struct {
+		regions           map[string]quorum.Region
+		heard             map[string]string
+		region, successor string
+		want              string // the command as JSON, or what the refusal says
+	}{
+		"the other takes the place of the last":    {alone, nil, "a", "", `{"Region":"a","Incarnation":"i","Successor":"b","SuccessorIncarnation":"o"}`},
+		"and may be named":                         {alone, nil, "a", "b", `{"Region":"a","Incarnation":"i","Successor":"b","SuccessorIncarnation":"o"}`},
+		"nobody takes the place of one out of set": {three, nil, "c", "", `{"Region":"c"}`},
+		"so nobody may be named":                   {three, nil, "c", "a", "nobody has to take its place"},
+		"of several one has to be named":           {three, nil, "a", "", "one of b, c has to take its place"},
+		"that one has to be heard":                 {three, nil, "a", "c", "c, which is to take the place of a, is not heard here"},
+		"one that is heard may be named":           {three, map[string]string{"c": "o"}, "a", "c", `{"Region":"a","Incarnation":"i","Successor":"c","SuccessorIncarnation":"o"}`},
+		"an unknown one may not":                   {alone, nil, "a", "x", `"x" is none of the other Regions`},
+		"who is heard is not lost":                 {alone, map[string]string{"a": "i"}, "a", "", "a is heard: it is not lost"},
+		"but its disk is":                          {alone, map[string]string{"a": "another"}, "a", "", `{"Region":"a","Incarnation":"i","Successor":"b","SuccessorIncarnation":"o"}`},
+		"nobody forgets itself":                    {alone, nil, "b", "", "asked to forget itself"},
+		"the others remove one by themselves":      {map[string]quorum.Region{"a": in, "b": in}, nil, "a", "", "in the in-sync set with others"},
+		"who is not known cannot be forgotten":     {alone, nil, "x", "", "not known"},
+	}
+	for name, tt := range tests {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			c, err := forgetCommand(&quorum.State{Regions: tt.regions}, "b", tt.heard, tt.region, tt.successor)
+			got := fmt.Sprint(err)
+			if err == nil {
+				data, err := json.Marshal(c)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = string(data)
+			}
+			if err == nil && got != tt.want || !strings.Contains(got, tt.want) {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
 		})

@@ -37,7 +37,7 @@ func (g *Group) standing(state *quorum.State) (Standing, error) {
 	}
 	s := Standing{
 		Epoch: me.Member, Shards: g.handover.claimable(g.cfg.Region, state), Others: state.Set(),
-		Grouped: len(state.Regions) > 1, Leads: state.Control.Region == g.cfg.Region,
+		Grouped: len(state.Regions) > 1 || len(state.Leases) > 1, Leads: state.Control.Region == g.cfg.Region,
 	}
 	s.Others = slices.DeleteFunc(s.Others, func(name string) bool { return name == g.cfg.Region })
 	return s, nil

@@ -84,6 +84,49 @@ func TestDuty_is_divided_and_taken_over(t *testing.T) {
 	w.until("b hears of it", func() bool { return len(b.group.Marks("")) == 0 })
 }
 
+// TestDuty_of_a_Region_that_was_alone_and_is_lost goes to another by an operator's
+// word, with its marks, and what it had claimed is nobody's.
+func TestDuty_of_a_Region_that_was_alone_and_is_lost(t *testing.T) {
+	w := newWorld(t, "a", "b")
+	a, b := w.members["a"], w.members["b"]
+	a.standing(32)
+	b.standing(32)
+	b.cut(true)
+	w.set("a")
+	s := a.standing(64)
+	if err := a.group.Mark(t.Context(), s.Epoch, []quorum.Mark{{Shard: 1, Key: "run/a/01", To: 7}}); err != nil {
+		t.Fatal(err)
+	}
+	lost := quorum.Succeed{Region: "a", Incarnation: a.store.Incarnation(), Successor: "b", SuccessorIncarnation: b.store.Incarnation()}
+	a.die()
+	b.cut(false)
+	succeed := func() error { _, err := b.quorum.Propose(t.Context(), lost); return err }
+	w.until("there is a majority again", func() bool { return b.quorum.Reason() == "" })
+	if err := succeed(); aws.KindOf(err) != aws.KindConflict {
+		t.Errorf("while the lease lasts: %v", err)
+	}
+	if _, err := b.group.Standing(); err == nil {
+		t.Error("b may claim, and does not know what a had")
+	}
+	w.until("the lease of a is over", func() bool { return succeed() == nil })
+	sb := b.standing(64)
+	if sb.Epoch <= s.Epoch || !sb.Grouped || !sb.Leads || len(sb.Others) != 0 {
+		t.Errorf("a was a member at %d, and b is %+v", s.Epoch, sb)
+	}
+	if !b.group.Orphaned("a", s.Epoch) || b.group.Holds("a", s.Epoch) || b.group.Marks("run/")["run/a/01"] != 7 {
+		t.Errorf("what a claimed is orphaned: %v, holds: %v; marks %v", b.group.Orphaned("a", s.Epoch), b.group.Holds("a", s.Epoch), b.group.Marks(""))
+	}
+	if err := b.put(t.Context(), "alone"); err != nil {
+		t.Errorf("b does not acknowledge: %v", err)
+	}
+	// It was not lost: it comes back as one that is new.
+	a.start()
+	if sa := a.standing(32); sa.Epoch <= sb.Epoch || !a.has("alone") || !b.group.Orphaned("a", s.Epoch) {
+		t.Errorf("b is a member since %d, and a %+v", sb.Epoch, sa)
+	}
+	b.standing(32)
+}
+
 // TestDuty_moves_when_what_was_claimed_is_written: claims begun before the loser
 // heard of a new map hold the handover up until they are written, and no shard is
 // ever claimable in two Regions.

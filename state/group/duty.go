@@ -58,7 +58,8 @@ type Standing struct {
 	Epoch  uint64   // of its membership, above 0: since when it is in the set without a break
 	Shards Shards   // that are its to claim
 	Others []string // the other Regions of the set; none: it is alone
-	// Grouped says that there are other Regions, in the set or not.
+	// Grouped says that there are other Regions, in the set or not, or were: one that
+	// was forgotten may have left claims behind.
 	Grouped bool
 	// Leads says that control writes go through this Region.
 	Leads bool

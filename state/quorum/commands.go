@@ -84,9 +84,21 @@ type Return struct {
 	SetEpoch uint64
 }
 
-// Forget removes a Region that is out of the set, and all that is kept of it.
+// Forget removes a Region that is out of the set, and all that is kept of it but
+// its marks, shares and the epoch of its lease.
 type Forget struct {
 	Region string
+}
+
+// Succeed forgets the last Region of the set, which is lost for good, and takes
+// another into the set in its place: an operator's decision, for what only the lost
+// one had is lost with it. Its marks stay.
+type Succeed struct {
+	Region      string // the lost one
+	Incarnation string
+	// Successor is out of the set, at this incarnation.
+	Successor            string
+	SuccessorIncarnation string
 }
 
 // SetMode says how duty is divided.
@@ -188,6 +200,7 @@ func (Await) kind() string        { return "await" }
 func (Remove) kind() string       { return "remove" }
 func (Return) kind() string       { return "return" }
 func (Forget) kind() string       { return "forget" }
+func (Succeed) kind() string      { return "succeed" }
 func (SetMode) kind() string      { return "mode" }
 func (SetControl) kind() string   { return "control" }
 func (SetSwitch) kind() string    { return "switch" }
@@ -250,6 +263,14 @@ func (c Return) check() error {
 }
 
 func (c Forget) check() error { return named(nameBytesMax, "Region", c.Region) }
+
+func (c Succeed) check() error {
+	if c.Successor == c.Region {
+		return aws.InvalidMember("Successor", "Region %s cannot take its own place", c.Region)
+	}
+	return named(nameBytesMax, "Region", c.Region, "Incarnation", c.Incarnation,
+		"Successor", c.Successor, "SuccessorIncarnation", c.SuccessorIncarnation)
+}
 
 func (c SetMode) check() error {
 	switch c.Mode {
@@ -499,14 +520,47 @@ func (c Forget) apply(s *State) (Result, error) {
 	case r.InSync:
 		return Result{}, aws.Conflict("Region %s is in the in-sync set", c.Region)
 	}
-	// The lease's epoch is kept: one that comes back goes on from it.
-	if l, ok := s.Leases[c.Region]; ok && !l.Over {
-		return Result{}, aws.Conflict("the lease of Region %s has not run out", c.Region)
+	if err := s.forget(c.Region); err != nil {
+		return Result{}, err
 	}
-	same := func(name string) bool { return name == c.Region }
+	return Result{Epoch: s.SetEpoch}, nil
+}
+
+// forget drops what is kept of a Region whose lease is over. The lease's epoch is
+// kept: one that comes back goes on from it.
+func (s *State) forget(name string) error {
+	if l, ok := s.Leases[name]; ok && !l.Over {
+		return aws.Conflict("the lease of Region %s has not run out: it may be sending", name)
+	}
+	same := func(other string) bool { return other == name }
 	s.Regions = without(s.Regions, same)
 	s.Switches = without(s.Switches, same)
 	s.Weights = without(s.Weights, same)
+	return nil
+}
+
+func (c Succeed) apply(s *State) (Result, error) {
+	before := *s
+	r, err := s.region(c.Region, c.Incarnation)
+	if err != nil {
+		return Result{}, err
+	}
+	next, err := s.region(c.Successor, c.SuccessorIncarnation)
+	switch set := s.Set(); {
+	case err != nil:
+		return Result{}, err
+	case !r.InSync:
+		return Result{}, aws.Conflict("Region %s is not in the in-sync set: nobody has to take its place", c.Region)
+	case len(set) > 1:
+		return Result{}, aws.Conflict("Region %s is in the in-sync set with others (%s), which remove it when they do not hear it",
+			c.Region, strings.Join(set, ", "))
+	}
+	if err := s.forget(c.Region); err != nil {
+		return Result{}, err
+	}
+	next.InSync, next.Awaited, next.Reason = true, false, ""
+	s.Regions = with(s.Regions, c.Successor, next)
+	s.settle(&before)
 	return Result{Epoch: s.SetEpoch}, nil
 }
 

@@ -39,7 +39,9 @@
 // before they did. A Region that is
 // removed loses its shards and control at once, and cannot renew its lease; when
 // the lease has run out too, nothing that it claimed before can still be on its
-// way, but for what was in a socket.
+// way, but for what was in a socket. The last of the set leaves it by an operator's
+// word alone: Succeed forgets it, once its lease is over, for another that may know
+// less.
 //
 // Each stay of a Region in the set has a number of its own, Region.Member: the
 // SetEpoch at which it began. What a Region claims carries it. Duty.Since tells

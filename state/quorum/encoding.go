@@ -81,6 +81,7 @@ var decoders = map[string]func([]byte) (Command, error){
 	Await{}.kind():        decode[Await],
 	Return{}.kind():       decode[Return],
 	Forget{}.kind():       decode[Forget],
+	Succeed{}.kind():      decode[Succeed],
 	SetMode{}.kind():      decode[SetMode],
 	SetControl{}.kind():   decode[SetControl],
 	SetSwitch{}.kind():    decode[SetSwitch],

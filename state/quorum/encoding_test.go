@@ -18,6 +18,7 @@ func TestEncoding_every_command_comes_back_as_it_was(t *testing.T) {
 		Await{"a", "1"},
 		Return{"a", "1", 2, 7},
 		Forget{"a"},
+		Succeed{"a", "1", "b", "2"},
 		SetMode{WarmStandby, "a", map[string]int{"a": 5}, 3},
 		SetControl{"a", 4},
 		SetSwitch{"a", Switch{Off, 3, "why", "who", 9}},

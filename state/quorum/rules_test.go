@@ -113,7 +113,10 @@ func lawful(t *testing.T, before, after *State, c Command) {
 	rises("set", before.SetEpoch, after.SetEpoch, !maps.Equal(incarnations(before), incarnations(after)))
 	for name, r := range after.Regions {
 		was, known := before.Regions[name]
-		if _, joined := c.(Join); r.InSync && !was.InSync && !joined && !was.Awaited || r.InSync && r.Awaited || known && r.Attempt < was.Attempt {
+		_, joined := c.(Join)
+		heir, succeeds := c.(Succeed)
+		may := joined || succeeds && heir.Successor == name || was.Awaited
+		if r.InSync && !was.InSync && !may || r.InSync && r.Awaited || known && r.Attempt < was.Attempt {
 			t.Errorf("%+v made Region %+v %+v", c, was, r)
 		}
 		stays := was.InSync && was.Incarnation == r.Incarnation
@@ -249,6 +252,46 @@ func TestRules_another_incarnation_is_not_in_sync(t *testing.T) {
 	if !r.m.state.Regions["b"].InSync {
 		t.Error("a group of one is its own set")
 	}
+}
+
+// The last Region of the set is lost for good: another takes its place by an
+// operator's word, and only when it cannot be sending any more.
+func TestRules_the_last_of_the_set_has_a_successor(t *testing.T) {
+	r := two(t)
+	r.do(TakeLease{Region: "a", Node: "n1", Millis: 6000})
+	lost := Succeed{Region: "a", Incarnation: "a1", Successor: "b", SuccessorIncarnation: "b1"}
+	r.refuse(aws.KindConflict, "in the in-sync set with others (a, b)", lost)
+	r.do(Remove{Region: "b", Incarnation: "b1", Reason: "cut off"})
+	r.do(Raise{Region: "a", Lease: 1, Duty: r.m.state.Duty.Epoch, Marks: []Mark{{3, "run/a/03", 9}}})
+	member, set, duty, control := r.m.state.Regions["a"].Member, r.m.state.SetEpoch, r.m.state.Duty.Epoch, r.m.state.Control.Epoch
+	r.refuse(aws.KindConflict, "may be sending", lost)
+	r.do(expireLease{Region: "a", Epoch: 1})
+	r.refuse(aws.KindConflict, "in the in-sync set", Forget{Region: "a"})
+	r.refuse(aws.KindConflict, "at incarnation a1, not a2", Succeed{Region: "a", Incarnation: "a2", Successor: "b", SuccessorIncarnation: "b1"})
+	r.refuse(aws.KindConflict, "at incarnation b1, not b2", Succeed{Region: "a", Incarnation: "a1", Successor: "b", SuccessorIncarnation: "b2"})
+	r.refuse(aws.KindNotFound, "not known", Succeed{Region: "a", Incarnation: "a1", Successor: "c", SuccessorIncarnation: "c1"})
+	r.do(lost)
+	s := &r.m.state
+	if b := s.Regions["b"]; !b.InSync || b.Member <= max(member, set) || len(s.Regions) != 1 || b.Reason != "" {
+		t.Errorf("a was a member at %d of set %d; now %+v", member, set, s.Regions)
+	}
+	if counts(s)["b"] != 64 || s.Duty.Epoch <= duty || s.Control != (Control{"b", control + 1}) {
+		t.Errorf("duty %v of epoch %d, was %d; control %+v, was %d", counts(s), s.Duty.Epoch, duty, s.Control, control)
+	}
+	if s.Marks["run/a/03"] != 9 || !s.Leases["a"].Over || s.Leases["a"].Epoch != 1 {
+		t.Errorf("marks %v, leases %+v", s.Marks, s.Leases)
+	}
+	// It comes back all the same: as one that is new.
+	r.refuse(aws.KindNotFound, "not known", TakeLease{Region: "a", Node: "n1", Millis: 6000})
+	r.do(Join{Region: "a", Incarnation: "a1"})
+	if s.Regions["a"].InSync {
+		t.Error("a Region that was forgotten is in sync")
+	}
+	r.back("a", "a1")
+	if a, b := s.Regions["a"].Member, s.Regions["b"].Member; a <= b {
+		t.Errorf("a is a member since %d, b since %d", a, b)
+	}
+	r.refuse(aws.KindConflict, "with others", Succeed{Region: "b", Incarnation: "b1", Successor: "a", SuccessorIncarnation: "a1"})
 }
 
 func TestRules_each_stay_in_the_set_has_its_epoch(t *testing.T) {
@@ -432,6 +475,8 @@ func TestRules_what_is_out_of_bounds_is_not_proposed(t *testing.T) {
 		Return{Region: "a"},
 		Await{Region: "a"},
 		Forget{},
+		Succeed{Region: "a", Incarnation: "1", Successor: "b"},
+		Succeed{Region: "a", Incarnation: "1", Successor: "a", SuccessorIncarnation: "1"},
 		SetMode{},
 		SetMode{Mode: WarmStandby},
 		SetMode{Mode: ActiveActive, Primary: "a"},
@@ -519,7 +564,7 @@ func randomCommand(rng *rand.Rand, s *State) Command {
 	lease := s.Leases[region]
 	node := fmt.Sprint("n", rng.IntN(2))
 	key := fmt.Sprint("k", rng.IntN(5))
-	switch rng.IntN(17) {
+	switch rng.IntN(18) {
 	case 0:
 		return Join{Region: region, Incarnation: fmt.Sprint("i", rng.IntN(9)), Was: r.Incarnation, Force: rng.IntN(4) == 0}
 	case 1:
@@ -557,6 +602,12 @@ func randomCommand(rng *rand.Rand, s *State) Command {
 		return Stop{Key: key, Halt: Halt{Kind: []HaltKind{Pause, Cancel, Delete}[rng.IntN(3)]}}
 	case 15:
 		return []Command{DropMarks{Prefix: key}, DropShares{Prefix: key}, DropStops{Keys: []string{key}}}[rng.IntN(3)]
+	case 16:
+		set, other := s.Set(), string(rune('a'+rng.IntN(4)))
+		if len(set) == 0 || other == set[0] {
+			break
+		}
+		return Succeed{Region: set[0], Incarnation: s.Regions[set[0]].Incarnation, Successor: other, SuccessorIncarnation: s.Regions[other].Incarnation + "x"[:rng.IntN(2)*rng.IntN(2)]}
 	}
 	return Forget{Region: region}
 }
