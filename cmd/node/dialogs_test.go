@@ -623,8 +623,7 @@ func (d *dialog) unasked(s *said) {
 	match, err := d.node.Mux.Find(&wire.Request{
 		Method: r.Method, RawPath: r.URL.EscapedPath(), RawQuery: r.URL.RawQuery, Header: r.Header, Body: s.body,
 	})
-	// What campaigns write is not safety data yet.
-	if err == nil && match.Op.Plane == wire.ControlPlane && !strings.Contains(match.Op.Name+s.target, "ampaign") {
+	if err == nil && match.Op.Plane == wire.ControlPlane {
 		d.t.Errorf("%s %s: %s was answered before the group had it", s.method, s.target, match.Op.Name)
 	}
 }
