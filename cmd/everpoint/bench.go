@@ -43,19 +43,27 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 
 Measures nodes and carriers that it starts on this machine, each its own process,
 and prints a table: figure, target, ceiling, settings. With TEST_POSTGRES_URL it
-measures PostgreSQL too. Everything lies in a temporary directory.`, stderr)
+measures PostgreSQL too. Of two Regions it measures how they follow each other
+(lag, apply, catchup, group) in its own process, where it can look into their
+stores, and the rest (router, kill, shards) as everpoint local runs them. Everything
+lies in a temporary directory.`, stderr)
 	b := &benchmark{out: stdout, err: stderr}
 	fs.DurationVar(&b.time, "time", 10*time.Second, "how long the rates are measured")
 	fs.IntVar(&b.rows, "rows", 1_000_000, "endpoints to import and count")
 	fs.IntVar(&b.mails, "mails", 60_000, "mails of the campaign")
-	only := fs.String("only", "", "comma-separated parts: update, postgres, import, count, campaign, idle")
+	fs.IntVar(&b.missed, "missed", 500_000, "updates that a Region missed and catches up with")
+	only := fs.String("only", "", "comma-separated parts: "+strings.Join(b.names(), ", "))
 	if done, err := parse(fs, args); done {
 		return err
 	}
 	b.only = map[string]bool{}
 	for _, p := range strings.Split(*only, ",") {
-		if p != "" {
+		switch {
+		case p == "":
+		case slices.Contains(b.names(), p):
 			b.only[p] = true
+		default:
+			return fmt.Errorf("-only: no part %q; there are %s", p, strings.Join(b.names(), ", "))
 		}
 	}
 	dir, err := os.MkdirTemp("", "everpoint-bench-")
@@ -72,9 +80,41 @@ type benchmark struct {
 	time     time.Duration
 	rows     int
 	mails    int
+	missed   int
 	only     map[string]bool
 	out, err io.Writer
 	table    [][]string
+}
+
+// part is a measurement that can be asked for by its name.
+type part struct {
+	name string
+	run  func(context.Context) error
+}
+
+// parts are all, in the order in which they are measured; that of the import counts
+// too.
+func (b *benchmark) parts() []part {
+	return []part{
+		{"idle", b.idle},
+		{"update", b.update},
+		{"postgres", b.postgres},
+		{"import", b.imports},
+		{"campaign", b.campaign},
+		{"lag", b.lag},
+		{"apply", b.apply},
+		{"catchup", b.catchUp},
+	}
+}
+
+// names are what -only takes.
+func (b *benchmark) names() []string {
+	names := []string{"count"}
+	for _, p := range b.parts() {
+		names = append(names, p.name)
+	}
+	slices.Sort(names)
+	return names
 }
 
 func (b *benchmark) wants(part string) bool { return len(b.only) == 0 || b.only[part] }
@@ -86,12 +126,7 @@ func (b *benchmark) note(figure, measured, target, ceiling, settings string) {
 
 func (b *benchmark) run(ctx context.Context) error {
 	b.table = [][]string{{"FIGURE", "MEASURED", "AT LEAST", "CEILING, SAME RUN", "SETTINGS"}}
-	for _, part := range []struct {
-		name string
-		run  func(context.Context) error
-	}{
-		{"idle", b.idle}, {"update", b.update}, {"postgres", b.postgres}, {"import", b.imports}, {"campaign", b.campaign},
-	} {
+	for _, part := range b.parts() {
 		if !b.wants(part.name) && !(part.name == "import" && b.wants("count")) {
 			continue
 		}
@@ -153,24 +188,34 @@ func (b *benchmark) bed(ctx context.Context, name, postgres string) (*bed, error
 			return nil, err
 		}
 	}
-	secret, err := os.ReadFile(l.path("secret"))
+	return d, d.connect(l.address(portAPI))
+}
+
+// connect makes the client, which calls what listens at an address.
+func (d *bed) connect(address string) error {
+	secret, err := d.secret()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	to := target{endpoint: "https://" + l.address(0), region: localRegion, ca: l.path("ca.pem")}
-	config, err := to.tls()
-	if err != nil {
-		return nil, err
+	to := target{endpoint: "https://" + address, region: localRegion, ca: d.path("ca.pem")}
+	if d.tls, err = to.tls(); err != nil {
+		return err
 	}
-	d.tls = config
 	d.client = &client{
 		endpoint: to.endpoint, region: localRegion,
-		creds: sigv4.Credentials{AccessKeyID: "AKIAEVERPOINTLOCAL01", Secret: sigv4.SecretKey(strings.TrimSpace(string(secret)))},
+		creds: sigv4.Credentials{AccessKeyID: localKey, Secret: sigv4.SecretKey(secret)},
 		http: &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{
-			TLSClientConfig: config, MaxIdleConnsPerHost: 256, MaxConnsPerHost: 256, ForceAttemptHTTP2: false,
+			TLSClientConfig: d.tls, MaxIdleConnsPerHost: 256, MaxConnsPerHost: 256, ForceAttemptHTTP2: false,
 		}},
 	}
-	return d, nil
+	return nil
+}
+
+// at is the client of another address.
+func (d *bed) at(address string) *client {
+	c := *d.client
+	c.endpoint = "https://" + address
+	return &c
 }
 
 func (d *bed) app() (string, error) {

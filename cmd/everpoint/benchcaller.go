@@ -6,10 +6,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -42,8 +44,12 @@ func (c *client) caller(ctx context.Context, config *tls.Config) (*caller, error
 
 func (c *caller) close() { c.conn.Close() }
 
-// call fails unless the answer has the wanted status.
-func (c *caller) call(method, path string, body []byte, status int) error {
+// errAnswer is that a call was answered with another status than is wanted.
+var errAnswer = errors.New("answered otherwise")
+
+// call fails unless the answer has a wanted status; after other failures than
+// errAnswer the caller is of no more use.
+func (c *caller) call(method, path string, body []byte, wanted ...int) error {
 	req := &http.Request{
 		Method: method, URL: &url.URL{Scheme: "https", Host: c.host, Path: path}, Host: c.host,
 		Header:        http.Header{"Content-Type": {"application/json"}},
@@ -67,8 +73,8 @@ func (c *caller) call(method, path string, body []byte, status int) error {
 	if err != nil {
 		return err
 	}
-	if resp.StatusCode != status {
-		return fmt.Errorf("%s %s answered %d: %s", method, path, resp.StatusCode, answer)
+	if !slices.Contains(wanted, resp.StatusCode) {
+		return fmt.Errorf("%s %s: %w: %d: %s", method, path, errAnswer, resp.StatusCode, answer)
 	}
 	return nil
 }
