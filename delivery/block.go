@@ -502,10 +502,10 @@ func (j *job) putOff(ctx context.Context, going []*ready, cause error) error {
 // were made. When an intent is with the other Regions, each has the other's record.
 func (j *job) stands(r store.Reader) (bool, error) {
 	call := j.plan.plan.Call
-	if call == nil || call.Record == "" || j.s.stands == nil {
+	if call == nil || len(call.Record) == 0 || j.s.stands == nil {
 		return true, nil
 	}
-	return j.s.stands(r, call.Record, j.plan.plan.ID)
+	return j.s.stands(r, string(call.Record), j.plan.plan.ID)
 }
 
 // again makes the last check once more, when other Regions had a say in the

@@ -80,7 +80,7 @@ type Campaign struct {
 // Call says which direct call's messages these are.
 type Call struct {
 	Operation string
-	Record    string            `json:",omitempty"` // the key of the call's record
+	Record    []byte            `json:",omitempty"` // the key of the call's record
 	TraceID   string            `json:",omitempty"`
 	Context   map[string]string `json:",omitempty"`
 }

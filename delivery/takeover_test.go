@@ -357,14 +357,14 @@ func TestCall_that_was_made_twice_is_sent_once(t *testing.T) {
 		var stands atomic.Pointer[string]
 		for _, w := range []*world{p.a, p.b} {
 			w.service.Calls(func(_ store.Reader, record, plan string) (bool, error) {
-				return record == "record" && plan == *stands.Load(), nil
+				return record == "rec\xffrd" && plan == *stands.Load(), nil
 			})
 		}
 		first := "a's"
 		stands.Store(&first)
 		for _, w := range []*world{p.a, p.b} {
 			plan := &Plan{
-				ID: w.region + "'s", App: testApp, Created: time.Now(), Call: &Call{Operation: "SendMessages", Record: "record"},
+				ID: w.region + "'s", App: testApp, Created: time.Now(), Call: &Call{Operation: "SendMessages", Record: []byte("rec\xffrd")},
 				Email: &Email{From: "Tea <news@tea.example>", Subject: "Menu", Text: "Hello"},
 			}
 			w.update(func(tx *store.Tx) error {

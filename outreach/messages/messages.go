@@ -114,7 +114,7 @@ func commit[T any](ctx context.Context, s *Service, key, operation string, d *dr
 		}
 		out = answer
 		if key != "" {
-			d.plan.Call.Record = key
+			d.plan.Call.Record = []byte(key)
 			record := &call{Operation: operation, Plan: d.plan.ID, At: tx.Now().UTC(), Answer: body}
 			if err := store.Save(tx, kindCall, key, record); err != nil {
 				return err
