@@ -104,6 +104,10 @@ func (b *benchmark) parts() []part {
 		{"lag", b.lag},
 		{"apply", b.apply},
 		{"catchup", b.catchUp},
+		{"group", b.groupWrites},
+		{"router", b.routed},
+		{"kill", b.killed},
+		{"shards", b.shards},
 	}
 }
 
