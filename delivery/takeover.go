@@ -292,7 +292,7 @@ func (s *Service) Merged(tx *store.Tx, changes []changelog.Change) error {
 				if err != nil {
 					return err
 				}
-				if s.duty.Holds(b.Region, b.Epoch) {
+				if !s.duty.Past(b.Region, b.Epoch) {
 					tx.AfterCommit(func() { s.onClaim(b.Plan, b.Members) })
 				}
 			}

@@ -87,6 +87,8 @@ func (s *seat) Holds(region string, epoch uint64) bool {
 
 func (s *seat) Orphaned(region string, epoch uint64) bool { return !s.Holds(region, epoch) }
 
+func (s *seat) Past(region string, epoch uint64) bool { return !s.Holds(region, epoch) }
+
 func (s *seat) Fresh(context.Context) error { return nil }
 
 func (s *seat) Owner(int) string { return s.region }

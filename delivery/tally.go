@@ -149,7 +149,7 @@ func (s *Service) count(tx *store.Tx, key string, b *Block, entries []Entry) err
 		return nil
 	}
 	if b != nil && row.Tally.Blocks == 0 {
-		row.Late = !s.duty.Holds(b.Region, b.Epoch)
+		row.Late = s.duty.Past(b.Region, b.Epoch)
 	}
 	if open != row.Open {
 		if row.Open != "" {

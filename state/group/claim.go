@@ -113,14 +113,21 @@ func (g *Group) Holds(region string, epoch uint64) bool {
 	return epoch > 0 && state.Regions[region].Member == epoch
 }
 
+// Past reports whether the stay in which a Region claimed is over.
+func (g *Group) Past(region string, epoch uint64) bool {
+	state, _ := g.quorum.State()
+	return past(&state, region, epoch)
+}
+
+// past is false of a stay that this node has not heard of yet, or that lasts.
+func past(state *quorum.State, region string, epoch uint64) bool {
+	return epoch <= state.SetEpoch && state.Regions[region].Member != epoch
+}
+
 // Orphaned reports whether a Region's claims of an epoch are nobody's.
 func (g *Group) Orphaned(region string, epoch uint64) bool {
 	state, _ := g.quorum.State()
-	r := state.Regions[region]
-	if epoch > state.SetEpoch || r.Member == epoch {
-		return false // of a stay that this node has not heard of yet, or that lasts
-	}
-	return r.Member > 0 || over(&state, region)
+	return past(&state, region, epoch) && (state.Regions[region].Member > 0 || over(&state, region))
 }
 
 // Fresh returns when this Region has what the others had committed when it was

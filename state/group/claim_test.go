@@ -206,7 +206,7 @@ func TestDuty_of_a_Region_that_was_removed(t *testing.T) {
 		t.Errorf("a may claim all, b's claims are orphaned %v, and valid there %v", a.group.Orphaned("b", s.Epoch), b.group.Valid(s.Epoch))
 	}
 	// A stay that has not been heard of is nobody's orphan.
-	if a.group.Orphaned("b", s.Epoch+100) || a.group.Holds("b", 0) {
+	if a.group.Orphaned("b", s.Epoch+100) || a.group.Past("b", s.Epoch+100) || !a.group.Past("b", s.Epoch) || a.group.Holds("b", 0) {
 		t.Error("a claim of an epoch to come is orphaned, or one of none holds")
 	}
 }

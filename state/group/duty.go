@@ -32,6 +32,10 @@ type Duty interface {
 	Valid(epoch uint64) bool
 	// Holds reports whether a Region's claims of an epoch are its own still.
 	Holds(region string, epoch uint64) bool
+	// Past reports whether a Region's claims of an epoch were its own, as far as this
+	// node has heard, and are not any more. Of an epoch that it has not heard of yet it
+	// is false.
+	Past(region string, epoch uint64) bool
 	// Orphaned reports whether a Region's claims of an epoch are nobody's: it has left
 	// the set since, and its lease is over. A claim that does not hold may not be
 	// orphaned yet.
@@ -89,6 +93,7 @@ func (alone) Standing() (Standing, error) {
 func (alone) Claim(_ context.Context, _ uint64, write func() error) error { return write() }
 func (alone) Valid(uint64) bool                                           { return true }
 func (a alone) Holds(region string, _ uint64) bool                        { return region == string(a) }
+func (alone) Past(string, uint64) bool                                    { return false }
 func (alone) Orphaned(string, uint64) bool                                { return false }
 func (a alone) Owner(int) string                                          { return string(a) }
 func (alone) Mark(context.Context, uint64, []quorum.Mark) error           { return nil }
