@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/everpoint/everpoint/api/everpoint"
 	"github.com/everpoint/everpoint/api/pinpoint"
 	"github.com/everpoint/everpoint/state/changelog"
 )
@@ -24,8 +25,8 @@ const (
 // Act is a write that a client asked a Region for.
 type Act struct {
 	Region       string
-	What         string // round, optout, delete or segment
-	ID           string // of the endpoint, or the segment's name
+	What         string // round, optout, delete, segment, campaign or send
+	ID           string // of the endpoint; the segment's name; the subject of the mails
 	Value        float64
 	Began, Ended time.Time
 	Err          error // nil: it was acknowledged
@@ -38,6 +39,12 @@ type Loss struct {
 	How    string
 }
 
+// Freeze is a time in which nothing of a Region ran.
+type Freeze struct {
+	Region   string
+	From, To time.Time
+}
+
 // Chronicle is what happened to a group, for the judges.
 type Chronicle struct {
 	Seed uint64
@@ -46,7 +53,8 @@ type Chronicle struct {
 	Acts    []Act
 	Losses  []Loss
 	Trouble [][2]time.Time // when something was wrong
-	Log     []string       // the faults, for people
+	Frozen  []Freeze
+	Log     []string // the faults, for people
 
 	Settled bool
 	Why     string // it has not settled
@@ -56,6 +64,16 @@ type Chronicle struct {
 	Endpoints map[string]map[string]*pinpoint.EndpointResponse
 	// Segments are the names that a Region lists.
 	Segments map[string]map[string]bool
+	// Runs are the states of the campaigns that were acknowledged, by subject.
+	Runs map[string]everpoint.RunState
+	// Listed are the addresses that a Region lists as ambiguous, and Refused those
+	// that a carrier refused for good.
+	Listed  map[string]map[string]bool
+	Refused map[string]bool
+	Outbox  []sent
+
+	campaigns map[string]string // id by subject
+	segment   string
 
 	mu      sync.Mutex
 	deleted map[string]bool // deletion was asked for
@@ -87,7 +105,7 @@ func Chronicles(ctx context.Context, seed uint64, dir string, sabotage Sabotage,
 	defer wait()
 	defer stop()
 	defer g.Stop() // and with it the network
-	c := &Chronicle{Seed: seed, deleted: map[string]bool{}}
+	c := &Chronicle{Seed: seed, deleted: map[string]bool{}, campaigns: map[string]string{}}
 	if err := g.Start(ctx); err != nil {
 		return nil, err
 	}
@@ -118,6 +136,25 @@ const endpointCount = 24
 
 func endpointID(i int) string { return fmt.Sprint("e", i) }
 
+// memberCount is how many people the campaigns write to.
+const memberCount = 100
+
+func memberID(i int) string { return fmt.Sprint("m", i) }
+
+// everybody is the ids of all endpoints.
+func everybody() []string {
+	var ids []string
+	for i := range endpointCount {
+		ids = append(ids, endpointID(i))
+	}
+	for i := range memberCount {
+		ids = append(ids, memberID(i))
+	}
+	return ids
+}
+
+func memberAddress(id string) string { return id + "@tea.example" }
+
 // opening makes the app and its people.
 func (c *Chronicle) opening(ctx context.Context, g *Group) error {
 	var app pinpoint.ApplicationResponse
@@ -126,7 +163,29 @@ func (c *Chronicle) opening(ctx context.Context, g *Group) error {
 		return err
 	}
 	c.App = app.Id
+	base := "/v1/apps/" + c.App
+	if err := m.Call(ctx, "mobiletargeting", "PUT", base+"/channels/email", object{
+		"FromAddress": "news@tea.example", "Identity": "arn:aws:ses:" + near + ":" + account + ":identity/tea.example", "Enabled": true,
+	}, nil); err != nil {
+		return err
+	}
+	var seg pinpoint.SegmentResponse
+	if err := m.Call(ctx, "mobiletargeting", "POST", base+"/segments", object{"Name": "members", "Dimensions": object{
+		"Attributes": object{"Member": object{"AttributeType": "INCLUSIVE", "Values": []string{"yes"}}},
+	}}, &seg); err != nil {
+		return err
+	}
+	c.segment = seg.Id
 	var items []object
+	for i := range memberCount {
+		items = append(items, object{
+			"Id": memberID(i), "ChannelType": "EMAIL", "Address": memberAddress(memberID(i)), "Attributes": object{"Member": []string{"yes"}},
+		})
+	}
+	if err := m.Call(ctx, "mobiletargeting", "PUT", base+"/endpoints", object{"Item": items}, nil); err != nil {
+		return err
+	}
+	items = nil
 	for i := range endpointCount {
 		items = append(items, object{"Id": endpointID(i), "ChannelType": "EMAIL", "Address": fmt.Sprintf("p%d@tea.example", i)})
 	}
@@ -148,9 +207,48 @@ func (c *Chronicle) play(ctx context.Context, g *Group, sabotage Sabotage) error
 			clients.Go(func() { c.client(ctx, g.regions[name], half, own, end) })
 		}
 	}
+	for i := range campaignCount {
+		own := rand.New(rand.NewPCG(rnd.Uint64(), 3))
+		clients.Go(func() { c.launch(ctx, g, fmt.Sprint("news ", i), own) })
+	}
 	err := c.faults(ctx, g, rnd, end, sabotage)
 	clients.Wait()
 	return err
+}
+
+// campaignCount is how many campaigns there are in a story.
+const campaignCount = 2
+
+// launch makes a campaign at some moment. One whose answer was lost may run, and
+// another is made with another subject.
+func (c *Chronicle) launch(ctx context.Context, g *Group, subject string, rnd *rand.Rand) {
+	time.Sleep(some(rnd, turmoil*3/4))
+	for try := range 20 {
+		m := g.regions[regionNames[rnd.IntN(2)]]
+		a := Act{Region: m.name, What: "campaign", ID: fmt.Sprintf("%s.%d", subject, try), Began: time.Now()}
+		var made pinpoint.CampaignResponse
+		calling, cancel := context.WithTimeout(ctx, callMax)
+		a.Err = m.Call(calling, "mobiletargeting", "POST", "/v1/apps/"+c.App+"/campaigns", object{
+			"Name": a.ID, "SegmentId": c.segment, "Schedule": object{"StartTime": "IMMEDIATE"}, "Limits": object{"MessagesPerSecond": 50},
+			"MessageConfiguration": object{"EmailMessage": object{"Title": a.ID, "Body": "Dear {{Id}}"}},
+		}, &made)
+		cancel()
+		a.Ended = time.Now()
+		c.act(a)
+		if a.Err == nil {
+			c.mu.Lock()
+			c.campaigns[a.ID] = made.Id
+			c.mu.Unlock()
+			return
+		}
+		time.Sleep(time.Second)
+	}
+}
+
+func (c *Chronicle) act(a Act) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.Acts = append(c.Acts, a)
 }
 
 // client writes in one Region until the end.
@@ -163,6 +261,10 @@ func (c *Chronicle) client(ctx context.Context, m *Member, half int, rnd *rand.R
 		switch rnd.IntN(12) {
 		case 0, 1:
 			a.What = "optout"
+			if rnd.IntN(2) == 0 {
+				a.ID = memberID(half + 2*rnd.IntN(memberCount/2))
+				path = "/v1/apps/" + c.App + "/endpoints/" + a.ID
+			}
 		case 2:
 			a.What = "delete"
 		case 3:
@@ -193,9 +295,7 @@ func (c *Chronicle) client(ctx context.Context, m *Member, half int, rnd *rand.R
 		}
 		cancel()
 		a.Ended = time.Now()
-		c.mu.Lock()
-		c.Acts = append(c.Acts, a)
-		c.mu.Unlock()
+		c.act(a)
 	}
 }
 
@@ -204,7 +304,7 @@ func (c *Chronicle) client(ctx context.Context, m *Member, half int, rnd *rand.R
 func (c *Chronicle) ending(ctx context.Context, g *Group) error {
 	g.net.Heal()
 	began := time.Now()
-	c.Settled = until(ctx, settleMax, g.whole) && until(ctx, settleMax, func() bool {
+	c.Settled = until(ctx, settleMax, g.whole) && until(ctx, settleMax, func() bool { return c.over(ctx, g.regions[near]) }) && until(ctx, settleMax, func() bool {
 		var err error
 		if c.Rows, err = g.rows(ctx); err != nil {
 			c.Why = err.Error()
@@ -214,22 +314,25 @@ func (c *Chronicle) ending(ctx context.Context, g *Group) error {
 		return c.Why == ""
 	})
 	if !c.Settled && c.Why == "" {
-		c.Why = fmt.Sprintf("the group is not whole: %+v", g.decided())
+		c.Why = fmt.Sprintf("the group is not whole, or its campaigns are not over (%v): %+v", c.Runs, g.decided())
 	}
 	c.note(began, time.Now(), "settling")
+	if err := c.sends(ctx, g); err != nil {
+		return err
+	}
 	c.Endpoints, c.Segments = map[string]map[string]*pinpoint.EndpointResponse{}, map[string]map[string]bool{}
 	for _, name := range regionNames {
 		m, at := g.regions[name], map[string]*pinpoint.EndpointResponse{}
-		for i := range endpointCount {
+		for _, id := range everybody() {
 			e := &pinpoint.EndpointResponse{}
-			err := m.Call(ctx, "mobiletargeting", "GET", "/v1/apps/"+c.App+"/endpoints/"+endpointID(i), nil, e)
+			err := m.Call(ctx, "mobiletargeting", "GET", "/v1/apps/"+c.App+"/endpoints/"+id, nil, e)
 			if err != nil && strings.Contains(err.Error(), "answered 404") {
 				e, err = nil, nil
 			}
 			if err != nil {
 				return err
 			}
-			at[endpointID(i)] = e
+			at[id] = e
 		}
 		c.Endpoints[name] = at
 		segments, token := map[string]bool{}, ""
@@ -249,6 +352,54 @@ func (c *Chronicle) ending(ctx context.Context, g *Group) error {
 		c.Segments[name] = segments
 	}
 	return nil
+}
+
+// over asks a Region whether every campaign that was acknowledged is over.
+func (c *Chronicle) over(ctx context.Context, m *Member) bool {
+	c.Runs = map[string]everpoint.RunState{}
+	all := true
+	for subject, id := range c.campaigns {
+		var run everpoint.CampaignRun
+		if err := m.Call(ctx, "everpoint", "GET", "/everpoint/v1/apps/"+c.App+"/campaigns/"+id+"/run", nil, &run); err != nil {
+			c.Why = err.Error()
+			return false
+		}
+		c.Runs[subject] = run.State
+		all = all && run.State == everpoint.RunStateCompleted
+	}
+	return all
+}
+
+// sends asks for what went out and what is listed.
+func (c *Chronicle) sends(ctx context.Context, g *Group) error {
+	c.Refused, c.Listed = g.Refused(), map[string]map[string]bool{}
+	for _, name := range regionNames {
+		listed, token := map[string]bool{}, ""
+		for {
+			var page everpoint.AmbiguousSendsResponse
+			if err := g.regions[name].Call(ctx, "everpoint", "GET", "/everpoint/v1/apps/"+c.App+"/ambiguous-sends?page-size=500"+token, nil, &page); err != nil {
+				return err
+			}
+			for i := range page.Item {
+				listed[page.Item[i].Address] = true
+			}
+			if page.NextToken == nil || *page.NextToken == "" {
+				break
+			}
+			token = "&token=" + strings.ReplaceAll(*page.NextToken, "+", "%2B")
+		}
+		c.Listed[name] = listed
+	}
+	for after := 0; ; {
+		page := g.outbox.Messages(after, time.Time{}, "", 1000)
+		if len(page) == 0 {
+			return nil
+		}
+		for _, m := range page {
+			c.Outbox = append(c.Outbox, sent{m.Channel, m.To, m.MessageID, m.Time, m.Region, m.Subject})
+			after = m.N
+		}
+	}
 }
 
 // rows reads all that the Regions may have in common.
@@ -307,6 +458,9 @@ func (c *Chronicle) String() string {
 			continue
 		}
 		lines = append(lines, fmt.Sprintf("%s to %s: %s in %s of %s: %v", a.Began.Format("04:05.000"), a.Ended.Format("04:05.000"), a.What, a.Region, a.ID, a.Err))
+	}
+	for _, m := range c.Outbox {
+		lines = append(lines, fmt.Sprintf("%s: %q to %s by %s, %s", clock(m.at), m.subject, m.to, m.region, m.id))
 	}
 	for _, l := range c.Losses {
 		lines = append(lines, fmt.Sprintf("%s: %s of %s", l.At.Format("04:05.000"), l.How, l.Region))

@@ -84,6 +84,7 @@ func (c *Chronicle) fault(ctx context.Context, g *Group, rnd *rand.Rand, sabotag
 		g.net.Delay(far, near, 0)
 		return fmt.Sprintf("delay of %s", delay), nil
 	case 9, 10:
+		frozen := Freeze{Region: name, From: time.Now()}
 		g.net.Freeze(name, true)
 		pause := some(rnd, 2*time.Second)
 		if rnd.IntN(2) == 0 {
@@ -91,6 +92,10 @@ func (c *Chronicle) fault(ctx context.Context, g *Group, rnd *rand.Rand, sabotag
 		}
 		time.Sleep(pause)
 		g.net.Freeze(name, false)
+		frozen.To = time.Now()
+		c.mu.Lock()
+		c.Frozen = append(c.Frozen, frozen)
+		c.mu.Unlock()
 		return fmt.Sprintf("%s paused for %s", name, pause), nil
 	default:
 		lost := rnd.IntN(2) == 0 && until(ctx, 10*time.Second, g.whole)

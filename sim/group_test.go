@@ -17,10 +17,22 @@ func quiet() *slog.Logger {
 	return slog.New(slog.DiscardHandler)
 }
 
+// disk makes a directory, in memory where that is possible: what is simulated does
+// not lose what was not synced.
+func disk(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "sim")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
 // chronicle plays one seed of a group under virtual time.
 func chronicle(t *testing.T, seed uint64, sabotage Sabotage) (c *Chronicle, wrong []string) {
 	t.Helper()
-	dir := t.TempDir()
+	dir := disk(t)
 	if _, err := groupCertificates(); err != nil { // outside of the bubble, once
 		t.Fatal(err)
 	}

@@ -44,6 +44,7 @@ type Story struct {
 type sent struct {
 	channel, to, id string
 	at              time.Time
+	region, subject string
 }
 
 type object = map[string]any
@@ -251,7 +252,7 @@ func (s *Story) end(r *Region) error {
 			return nil
 		}
 		for _, m := range page {
-			s.Outbox = append(s.Outbox, sent{m.Channel, m.To, m.MessageID, m.Time})
+			s.Outbox = append(s.Outbox, sent{m.Channel, m.To, m.MessageID, m.Time, m.Region, m.Subject})
 			after = m.N
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/everpoint/everpoint/api/everpoint"
 	"github.com/everpoint/everpoint/api/pinpoint"
 )
 
@@ -53,7 +54,88 @@ func JudgeGroup(c *Chronicle) []string {
 			}
 		}
 	}
+	c.judgeSends(say)
 	return wrong
+}
+
+// sureAfter bounds the time from an acknowledged opt-out to the last send that could
+// not know of it. Where nothing is wrong a message that was checked before is on
+// its way for a moment. Where the Regions do not hear each other, one may have been
+// removed without knowing, and goes on until its lease is over.
+const (
+	sureAfter     = 2 * time.Second
+	sureAfterLoss = 6*time.Second + flight
+)
+
+// judgeSends looks at what the carriers received.
+func (c *Chronicle) judgeSends(say func(string, ...any)) {
+	for subject, state := range c.Runs {
+		if state != everpoint.RunStateCompleted {
+			say("campaign %q is %s: nobody finished it", subject, state)
+		}
+	}
+	listed := func(address string) bool {
+		for _, region := range regionNames {
+			if !c.Listed[region][address] {
+				return false
+			}
+		}
+		return true
+	}
+	out, asked := map[string]time.Time{}, map[string]bool{}
+	acknowledged := map[string]bool{}
+	for i := range c.Acts {
+		a := &c.Acts[i]
+		switch {
+		case a.What == "campaign" && a.Err == nil:
+			acknowledged[a.ID] = true
+		case a.What == "optout":
+			address := memberAddress(a.ID)
+			asked[address] = true
+			if at, ok := out[address]; a.Err == nil && (!ok || a.Ended.Before(at)) {
+				out[address] = a.Ended
+			}
+		}
+	}
+	times := map[[2]string]int{}
+	for i := range c.Outbox {
+		m := &c.Outbox[i]
+		times[[2]string{m.subject, m.to}]++
+		if at, ok := out[m.to]; ok && m.at.After(c.known(at, m)) {
+			say("%s opted out at %s and was sent %q by %s at %s", m.to, clock(at), m.subject, m.region, clock(m.at))
+		}
+	}
+	for who, n := range times {
+		if n > 1 && !listed(who[1]) {
+			say("%s was sent %q %d times and is not listed", who[1], who[0], n)
+		}
+	}
+	for subject := range acknowledged {
+		for i := range memberCount {
+			to := memberAddress(memberID(i))
+			if times[[2]string{subject, to}] == 0 && !asked[to] && !listed(to) && !c.Refused[to] {
+				say("%s was left out of %q, neither sent, held, refused nor listed", to, subject)
+			}
+		}
+	}
+}
+
+// known is until when a message may arrive at the carrier although an opt-out was
+// acknowledged at a moment.
+func (c *Chronicle) known(at time.Time, m *sent) time.Time {
+	until := at.Add(sureAfter)
+	for _, t := range c.Trouble {
+		if t[0].Before(m.at) && t[1].After(at.Add(-sureAfterLoss)) {
+			until = at.Add(sureAfterLoss)
+		}
+	}
+	for _, f := range c.Frozen {
+		// What is in a socket when nothing runs leaves when it runs again.
+		if f.Region == m.region && f.From.Before(until) && f.To.Add(flight).After(until) {
+			until = f.To.Add(flight)
+		}
+	}
+	return until
 }
 
 func clock(t time.Time) string { return t.Format("04:05.000") }
