@@ -81,7 +81,7 @@ type Chronicle struct {
 
 // Sabotage is a planted bug: what is done to a group to break a promise.
 type Sabotage struct {
-	// Every is called with the group before it starts; it may set its seams.
+	// Group is called with the group before it starts; it may set its seams.
 	Group func(*Group)
 	// Restarted is called before a Region starts again on the disk it has.
 	Restarted func(*Member) error

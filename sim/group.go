@@ -16,6 +16,7 @@ import (
 	"math/big"
 	mathrand "math/rand/v2"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -42,6 +43,13 @@ var (
 	voterNames  = []string{near, far, witnessName}
 )
 
+func otherOf(region string) string {
+	if region == near {
+		return far
+	}
+	return near
+}
+
 // Group is two Regions, a witness, the network between them, and carriers.
 type Group struct {
 	*Carriers
@@ -51,6 +59,9 @@ type Group struct {
 	regions map[string]*Member
 	witness *Voter
 	log     *slog.Logger
+	// tap, when it is set, stands between a Region and what it hears of others: a
+	// seam for planted bugs.
+	tap *tap
 }
 
 // Member is a Region of a group.
@@ -187,9 +198,14 @@ func (g *Group) world(ctx context.Context, host string, skew time.Duration, faul
 		}
 		return g.net.Dial(ctx, host, addr)
 	}
+	var peers func(http.RoundTripper) http.RoundTripper
+	if g.tap != nil {
+		peers = func(next http.RoundTripper) http.RoundTripper { return tapped{g.tap, ctx, host, next} }
+	}
 	return node.World{
-		Now:  func() time.Time { return time.Now().Add(skew) },
-		Dial: dial, DialPeer: dial,
+		Peers: peers,
+		Now:   func() time.Time { return time.Now().Add(skew) },
+		Dial:  dial, DialPeer: dial,
 		Listen: func(_ context.Context, _, addr string) (net.Listener, error) { return g.net.Listen(addr) },
 		Fault: func(point string) error {
 			// A frozen process writes nothing; it is dead or thawed when it goes on.
@@ -203,10 +219,7 @@ func (g *Group) world(ctx context.Context, host string, skew time.Duration, faul
 // when it is 0.
 func (m *Member) Start(ctx context.Context, fatal int) error {
 	life := m.begin(fatal)
-	other := near
-	if m.name == near {
-		other = far
-	}
+	other := otherOf(m.name)
 	cfg := m.config()
 	cfg.Mail.Addr, cfg.Routes[0].Addresses = relayHost+":25", []string{centreHost + ":2775"}
 	cfg.Door.RegionsAccepted = []string{near, far}

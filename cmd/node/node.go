@@ -60,6 +60,9 @@ type World struct {
 	// DialPeer opens every connection to another Region or the witness; nil means the
 	// network.
 	DialPeer func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Peers wraps what carries calls to the other Regions and the witness; nil means
+	// that nothing is between.
+	Peers func(http.RoundTripper) http.RoundTripper
 	// Listen opens what the other Regions call; nil means the network.
 	Listen func(ctx context.Context, network, addr string) (net.Listener, error)
 	// Fault fails the store's commit points; see store.Config.
@@ -94,6 +97,9 @@ func (w World) peers(certificates *tls.Config) *http.Client {
 	c := replica.Client(certificates)
 	if t, ok := c.Transport.(*http.Transport); ok && w.DialPeer != nil {
 		t.DialContext = w.DialPeer
+	}
+	if w.Peers != nil {
+		c.Transport = w.Peers(c.Transport)
 	}
 	return c
 }

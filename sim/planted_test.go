@@ -1,0 +1,179 @@
+package sim
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/everpoint/everpoint/state/changelog"
+	"github.com/everpoint/everpoint/state/store"
+)
+
+// TestJudges_find_planted_bugs plays stories of groups with a bug that the code has
+// not, planted where a Region meets its disk or its peers. The judges know nothing
+// of it and must object within some seeds.
+func TestJudges_find_planted_bugs(t *testing.T) {
+	for name, c := range map[string]struct {
+		seeds    uint64
+		sabotage func() Sabotage
+	}{
+		"a merge that is not commutative":       {10, lastHeardWins},
+		"an acknowledgement before the commit":  {60, acknowledgedAtOnce},
+		"a cursor outside of the transaction":   {40, cursorAhead},
+		"a block that is passed over":           {10, passedOver},
+		"a restored Region that reuses its ids": {100, idsReused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range c.seeds {
+				if _, wrong := chronicle(t, 1+seed, c.sabotage()); len(wrong) > 0 {
+					t.Logf("seed %d: %.300s", 1+seed, wrong[0])
+					return
+				}
+			}
+			t.Errorf("the judges found nothing in %d seeds", c.seeds)
+		})
+	}
+}
+
+// lastHeardWins: what is heard of a record is written over what is there, as if it
+// were written now.
+func lastHeardWins() Sabotage {
+	return Sabotage{Group: func(g *Group) {
+		g.tap = &tap{hear: func(puller, stream string, _ int64, records [][]byte) [][]byte {
+			for i := range records {
+				c, err := changelog.DecodeChange(records[i])
+				if err != nil || c.Rule != changelog.RuleRecord || c.Body == nil {
+					continue
+				}
+				r, err := changelog.DecodeRecord(c.Body)
+				if err != nil {
+					continue
+				}
+				for j := range r.Registers {
+					r.Registers[j].At.Clock = uint64(time.Now().UnixMilli()) << 16
+				}
+				c.Body = changelog.AppendRecord(nil, &r)
+				records[i] = changelog.AppendChange(nil, c)
+			}
+			return records
+		}}
+	}}
+}
+
+// opened is when a story is past its opening.
+const opened = 8 * time.Second
+
+// acknowledgedAtOnce: a Region says that it has safety data, and writes it later.
+func acknowledgedAtOnce() Sabotage {
+	return Sabotage{Group: func(g *Group) {
+		began := time.Now()
+		g.tap = &tap{hold: func(_, stream string) time.Duration {
+			if stream == string(store.Safety) && time.Since(began) > opened {
+				return 8 * time.Second
+			}
+			return 0
+		}}
+	}}
+}
+
+// passedOver: of some blocks the records are not seen, as if the number had been
+// visible before them.
+func passedOver() Sabotage {
+	return Sabotage{Group: func(g *Group) {
+		g.tap = &tap{hear: func(_, _ string, n int64, records [][]byte) [][]byte {
+			if n%20 == 19 {
+				return nil
+			}
+			return records
+		}}
+	}}
+}
+
+// cursorAhead: a Region that dies had noted blocks as merged that it had not.
+func cursorAhead() Sabotage {
+	return Sabotage{Restarted: func(m *Member) error {
+		other := m.g.regions[otherOf(m.name)]
+		if other.isDead() {
+			return nil
+		}
+		return m.edit(func(tx *store.Tx) error {
+			for _, st := range []store.Stream{store.Safety, store.Changes} {
+				kind, key := store.Kind{Name: "replica.cursor", Rule: changelog.RuleLocal}, other.name+"\x00"+string(st)
+				at, err := store.Load[cursor](tx, kind, key)
+				if err != nil || at == nil {
+					return err
+				}
+				theirs := other.node.Store
+				if at.Incarnation != theirs.Incarnation() {
+					return nil
+				}
+				at.N = theirs.Head(st)
+				if at.Hash, err = theirs.Hash(context.Background(), st, at.N); err != nil {
+					return err
+				}
+				if err := store.Save(tx, kind, key, at); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}}
+}
+
+// cursor is a row of state/replica.
+type cursor struct {
+	Incarnation string
+	N           int64
+	Hash        []byte
+}
+
+// edit changes rows of a Region that is not running.
+func (m *Member) edit(f func(*store.Tx) error) error {
+	if _, err := os.Stat(filepath.Join(m.dir, "data", "everpoint.db")); err != nil {
+		return nil // its disk was lost
+	}
+	keys, err := store.LoadKeys(filepath.Join(m.dir, "keys"))
+	if err != nil {
+		return err
+	}
+	st, err := store.Open(context.Background(), store.Config{Dir: filepath.Join(m.dir, "data"), Region: m.name}, keys, time.Now, m.log)
+	if err != nil {
+		return fmt.Errorf("open the disk of %s: %w", m.name, err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- st.Run(ctx) }()
+	err = st.Update(ctx, f)
+	stop()
+	return errors.Join(err, <-ended)
+}
+
+// idsReused: a database that went back does not notice it, nor do the others tell.
+func idsReused() Sabotage {
+	return Sabotage{
+		Group: func(g *Group) {
+			g.tap = &tap{ask: func(puller, stream string, q url.Values) {
+				n, _ := strconv.ParseInt(q.Get("after"), 10, 64)
+				there, err := g.regions[otherOf(puller)].node.Store.Hash(context.Background(), store.Stream(stream), n)
+				if err == nil && hex.EncodeToString(there) != q.Get("hash") {
+					q.Del("hash")
+				}
+			}}
+		},
+		Restarted: func(m *Member) error {
+			err := os.Remove(filepath.Join(m.dir, "data", "lineage.json"))
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			return err
+		},
+	}
+}
