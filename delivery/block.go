@@ -44,8 +44,12 @@ func (s *Service) block(ctx context.Context, it *queue.Item) error {
 	if err != nil {
 		return err
 	}
-	if h.Region != s.store.Region() || !s.duty.Holds(h.Region, h.Epoch) {
+	if h.Region != s.store.Region() || s.duty.Orphaned(h.Region, h.Epoch) {
 		return nil // another Region takes it over, or has
+	}
+	if !s.duty.Holds(h.Region, h.Epoch) {
+		// A node that has just started does not know its place yet.
+		return s.store.Update(ctx, func(tx *store.Tx) error { return it.Again(tx, s.now().Add(dutyPause), nil) }, it.Touch()...)
 	}
 	plan, err := s.plan(r, b.Plan)
 	if err != nil {

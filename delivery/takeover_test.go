@@ -45,6 +45,7 @@ type seat struct {
 	c       *council
 	region  string
 	instead func(write func() error) error // in place of a claim; nil: it is made
+	waking  atomic.Bool                    // the node has started and heard of nothing yet
 }
 
 func (s *seat) Standing() (group.Standing, error) {
@@ -82,10 +83,12 @@ func (s *seat) Valid(epoch uint64) bool { return s.Holds(s.region, epoch) }
 func (s *seat) Holds(region string, epoch uint64) bool {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	return s.c.members[region] == epoch
+	return s.c.members[region] == epoch && !s.waking.Load()
 }
 
-func (s *seat) Orphaned(region string, epoch uint64) bool { return !s.Holds(region, epoch) }
+func (s *seat) Orphaned(region string, epoch uint64) bool {
+	return !s.waking.Load() && !s.Holds(region, epoch)
+}
 
 func (s *seat) Past(region string, epoch uint64) bool { return !s.Holds(region, epoch) }
 
@@ -382,6 +385,24 @@ func TestCall_that_was_made_twice_is_sent_once(t *testing.T) {
 		}
 		if sum := p.b.tally("b's"); sum.Superseded != 1 || sum.InFlight() != 0 {
 			t.Errorf("%+v", sum)
+		}
+	})
+}
+
+// A node that has just started may look at a block before it has heard of the
+// quorum: nobody else has the block, so its work must not be over.
+func TestBlock_waits_until_the_node_knows_its_place(t *testing.T) {
+	pairs(t, func(t *testing.T, p *pair) {
+		p.a.duty.(*seat).waking.Store(true)
+		p.a.submit(campaignPlan(), p.people(20)...)
+		time.Sleep(5 * time.Second)
+		if got := len(p.a.mail.to()); got != 0 {
+			t.Errorf("%d were sent by a node that does not know whether it may", got)
+		}
+		p.a.duty.(*seat).waking.Store(false)
+		time.Sleep(time.Minute)
+		if got := len(p.a.mail.to()); got != 20 {
+			t.Errorf("%d of 20 were sent in the end", got)
 		}
 	})
 }
