@@ -82,8 +82,14 @@ fuzz: ## Run every fuzz test for FUZZTIME (10s) each.
 	scripts/fuzz.sh $(FUZZTIME)
 
 .PHONY: sim
-sim: ## Run the simulation from SEED.
-	go test -count=1 -v ./sim/... -args -seed=$(SEED)
+sim: ## Run the simulation from SEED, or of a group from GROUP; GROUPS=500 runs so many.
+ifdef GROUPS
+	go test -count=1 -timeout=30m ./sim/... -run=TestGroups -args -groups=$(GROUPS)
+else ifdef GROUP
+	go test -count=1 -v ./sim/... -run=TestGroups -args -group=$(GROUP)
+else
+	go test -count=1 -v ./sim/... -run=TestSeeds -args -seed=$(SEED)
+endif
 
 .PHONY: bench
 bench: build ## Measure this machine and print the table; ARGS= goes to `everpoint bench`.

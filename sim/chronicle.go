@@ -66,9 +66,10 @@ type Chronicle struct {
 	Segments map[string]map[string]bool
 	// Runs are the states of the campaigns that were acknowledged, by subject.
 	Runs map[string]everpoint.RunState
-	// Listed are the addresses that a Region lists as ambiguous, and Refused those
-	// that a carrier refused for good.
-	Listed  map[string]map[string]bool
+	// Listed are the sends that a Region lists as ambiguous, by campaign and address;
+	// a campaign whose answer was lost has no name. Refused are the addresses that a
+	// carrier refused for good.
+	Listed  map[string]map[[2]string]bool
 	Refused map[string]bool
 	Outbox  []sent
 
@@ -372,16 +373,22 @@ func (c *Chronicle) over(ctx context.Context, m *Member) bool {
 
 // sends asks for what went out and what is listed.
 func (c *Chronicle) sends(ctx context.Context, g *Group) error {
-	c.Refused, c.Listed = g.Refused(), map[string]map[string]bool{}
+	c.Refused, c.Listed = g.Refused(), map[string]map[[2]string]bool{}
+	subjects := map[string]string{}
+	for subject, id := range c.campaigns {
+		subjects[id] = subject
+	}
 	for _, name := range regionNames {
-		listed, token := map[string]bool{}, ""
+		listed, token := map[[2]string]bool{}, ""
 		for {
 			var page everpoint.AmbiguousSendsResponse
 			if err := g.regions[name].Call(ctx, "everpoint", "GET", "/everpoint/v1/apps/"+c.App+"/ambiguous-sends?page-size=500"+token, nil, &page); err != nil {
 				return err
 			}
 			for i := range page.Item {
-				listed[page.Item[i].Address] = true
+				if a := &page.Item[i]; a.CampaignId != nil {
+					listed[[2]string{subjects[*a.CampaignId], a.Address}] = true
+				}
 			}
 			if page.NextToken == nil || *page.NextToken == "" {
 				break

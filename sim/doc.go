@@ -18,9 +18,32 @@
 //	a crash leaves at most the window ambiguous
 //	the reconciliation adds up
 //
-// A failing run prints its seed; `make sim SEED=n` repeats it. Seeds that once
-// failed stay in testdata/seeds. The judges are held to account by runs over a
-// deliberately broken ledger, which they must find.
+// # Groups
+//
+// A group is two Regions and a witness over a network in the bubble, with mutual
+// TLS and HTTP/2 as in the field. Clients write in both while a Region is killed at
+// a commit point, loses its disk, is put back from a backup or is frozen, cables
+// are cut, broken and slowed, and the witness dies. Then all is mended, and other
+// judges look at the [Chronicle]:
+//
+//	both Regions hold the same rows, byte for byte
+//	opt-outs, deletions and control-plane writes that were acknowledged are there,
+//	  whichever one disk was lost
+//	other writes are lost only with the disk, and only the last of them
+//	campaigns end; members are sent to, held, refused or listed
+//	nobody is sent to twice for one campaign unless listed in both Regions
+//	no send after an opt-out that the sender could know
+//
+// Nothing of a frozen Region leaves or arrives, and its store does not write; its
+// timers run, as those of a process that is stopped do not.
+//
+// A seed decides the story and the faults. It does not decide how goroutines take
+// turns, nor what raft draws: a failure of a few instants may need some tries.
+//
+// A failing run prints its seed; `make sim SEED=n` and `make sim GROUP=n` repeat it.
+// Seeds that once failed stay in testdata. The judges are held to account by runs
+// over a deliberately broken ledger, and over groups with planted bugs: the disk is
+// changed between two lives, or a tap changes what one Region hears of another.
 //
 // Source: design 10.
 package sim

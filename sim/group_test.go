@@ -53,18 +53,24 @@ func TestGroups_keep_every_promise(t *testing.T) {
 			t.Parallel()
 			c, wrong := chronicle(t, seed, Sabotage{})
 			for _, w := range wrong {
-				t.Errorf("seed %d: %s (repeat with: make sim SEED=%d)", seed, w, seed)
+				t.Errorf("seed %d: %s (repeat with: make sim GROUP=%d)", seed, w, seed)
 			}
-			if c != nil && (testing.Verbose() || len(wrong) > 0) {
+			if c != nil && (*oneGroup != 0 || len(wrong) > 0) {
 				t.Logf("seed %d:\n%s", seed, c)
 			}
 		})
 	}
 	if *oneSeed != 0 {
-		run(*oneSeed)
+		t.Skip("a seed of one Region was asked for")
+	}
+	if *oneGroup != 0 {
+		run(*oneGroup)
 		return
 	}
-	for i := range *seeds {
+	for _, seed := range remembered(t, "groups") {
+		run(seed)
+	}
+	for i := range *groups {
 		run(uint64(i + 1))
 	}
 }

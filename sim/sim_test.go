@@ -16,14 +16,16 @@ import (
 )
 
 var (
-	oneSeed = flag.Uint64("seed", 0, "run this seed alone")
-	seeds   = flag.Int("seeds", 200, "how many seeds to run")
+	oneSeed  = flag.Uint64("seed", 0, "run this seed alone")
+	seeds    = flag.Int("seeds", 100, "how many seeds to run of one Region")
+	groups   = flag.Int("groups", 60, "how many seeds to run of a group")
+	oneGroup = flag.Uint64("group", 0, "run this seed of a group alone")
 )
 
 // story plays one seed under virtual time and returns what the judges say.
 func story(t *testing.T, seed uint64, sabotage func(string) error) (wrong []string) {
 	t.Helper()
-	dir := t.TempDir()
+	dir := disk(t)
 	synctest.Test(t, func(t *testing.T) {
 		s, err := Tell(t.Context(), seed, dir, sabotage)
 		if err != nil {
@@ -36,6 +38,9 @@ func story(t *testing.T, seed uint64, sabotage func(string) error) (wrong []stri
 }
 
 func TestSeeds_keep_every_promise(t *testing.T) {
+	if *oneGroup != 0 {
+		t.Skip("a group's seed was asked for")
+	}
 	if *oneSeed != 0 {
 		for _, w := range story(t, *oneSeed, nil) {
 			t.Errorf("seed %d: %s", *oneSeed, w)
@@ -44,12 +49,13 @@ func TestSeeds_keep_every_promise(t *testing.T) {
 	}
 	run := func(seed uint64) {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			t.Parallel()
 			for _, w := range story(t, seed, nil) {
 				t.Errorf("seed %d: %s (repeat with: make sim SEED=%d)", seed, w, seed)
 			}
 		})
 	}
-	for _, seed := range remembered(t) {
+	for _, seed := range remembered(t, "seeds") {
 		run(seed)
 	}
 	for i := range *seeds {
@@ -58,9 +64,9 @@ func TestSeeds_keep_every_promise(t *testing.T) {
 }
 
 // remembered are seeds that once failed.
-func remembered(t *testing.T) []uint64 {
+func remembered(t *testing.T, name string) []uint64 {
 	t.Helper()
-	f, err := os.Open(filepath.Join("testdata", "seeds"))
+	f, err := os.Open(filepath.Join("testdata", name))
 	if os.IsNotExist(err) {
 		return nil
 	}
@@ -77,7 +83,7 @@ func remembered(t *testing.T) []uint64 {
 		}
 		seed, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {
-			t.Fatalf("testdata/seeds: %v", err)
+			t.Fatalf("testdata/%s: %v", name, err)
 		}
 		out = append(out, seed)
 	}

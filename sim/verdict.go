@@ -74,16 +74,19 @@ func (c *Chronicle) judgeSends(say func(string, ...any)) {
 			say("campaign %q is %s: nobody finished it", subject, state)
 		}
 	}
-	listed := func(address string) bool {
+	out, asked := map[string]time.Time{}, map[string]bool{}
+	acknowledged := map[string]bool{}
+	listed := func(subject, address string) bool {
+		if !acknowledged[subject] {
+			subject = ""
+		}
 		for _, region := range regionNames {
-			if !c.Listed[region][address] {
+			if !c.Listed[region][[2]string{subject, address}] {
 				return false
 			}
 		}
 		return true
 	}
-	out, asked := map[string]time.Time{}, map[string]bool{}
-	acknowledged := map[string]bool{}
 	for i := range c.Acts {
 		a := &c.Acts[i]
 		switch {
@@ -106,14 +109,14 @@ func (c *Chronicle) judgeSends(say func(string, ...any)) {
 		}
 	}
 	for who, n := range times {
-		if n > 1 && !listed(who[1]) {
+		if n > 1 && !listed(who[0], who[1]) {
 			say("%s was sent %q %d times and is not listed", who[1], who[0], n)
 		}
 	}
 	for subject := range acknowledged {
 		for i := range memberCount {
 			to := memberAddress(memberID(i))
-			if times[[2]string{subject, to}] == 0 && !asked[to] && !listed(to) && !c.Refused[to] {
+			if times[[2]string{subject, to}] == 0 && !asked[to] && !listed(subject, to) && !c.Refused[to] {
 				say("%s was left out of %q, neither sent, held, refused nor listed", to, subject)
 			}
 		}
