@@ -111,7 +111,8 @@ func Chronicles(ctx context.Context, seed uint64, dir string, sabotage Sabotage,
 		return nil, err
 	}
 	if !until(ctx, 30*time.Second, g.whole) {
-		return nil, fmt.Errorf("the group did not form: %+v", g.decided())
+		_, state := g.states()
+		return nil, fmt.Errorf("the group did not form: %+v", state)
 	}
 	if err := c.opening(ctx, g); err != nil {
 		return nil, err
@@ -315,7 +316,8 @@ func (c *Chronicle) ending(ctx context.Context, g *Group) error {
 		return c.Why == ""
 	})
 	if !c.Settled && c.Why == "" {
-		c.Why = fmt.Sprintf("the group is not whole, or its campaigns are not over (%v): %+v", c.Runs, g.decided())
+		_, state := g.states()
+		c.Why = fmt.Sprintf("the group is not whole, or its campaigns are not over (%v): %+v", c.Runs, state)
 	}
 	c.note(began, time.Now(), "settling")
 	if err := c.sends(ctx, g); err != nil {

@@ -402,13 +402,13 @@ func (g *Group) Stop() {
 	}
 }
 
-// decided is the newest that any voter knows of what was decided.
-func (g *Group) decided() quorum.State {
-	var state quorum.State
+// states are what each voter that runs knows of what was decided, and how far.
+func (g *Group) states() (states []quorum.State, newest quorum.State) {
 	index := uint64(0)
 	hear := func(q *quorum.Quorum) {
-		if s, n := q.State(); n > index {
-			state, index = s, n
+		s, n := q.State()
+		if states = append(states, s); n > index {
+			newest, index = s, n
 		}
 	}
 	for _, m := range g.regions {
@@ -419,19 +419,25 @@ func (g *Group) decided() quorum.State {
 	if g.witness.node != nil && !g.witness.isDead() {
 		hear(g.witness.node.Quorum)
 	}
-	return state
+	return states, newest
 }
 
-// whole says that every voter has its vote and both Regions are in sync as they
-// now are, so that whichever disk is lost, another has all that was promised.
+// whole says that every voter knows that all have their votes, and that both Regions
+// are in sync as they now are, so that whichever disk is lost, another has all that
+// was promised.
 func (g *Group) whole() bool {
-	state := g.decided()
-	if len(state.Voters) != len(voterNames) || g.witness.isDead() {
+	states, state := g.states()
+	if len(states) != len(voterNames) {
 		return false
 	}
-	for _, v := range state.Voters {
-		if v.Learner {
+	for _, known := range states {
+		if len(known.Voters) != len(voterNames) {
 			return false
+		}
+		for name, v := range known.Voters {
+			if v.Learner || v.ID != state.Voters[name].ID {
+				return false
+			}
 		}
 	}
 	for name, m := range g.regions {
