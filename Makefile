@@ -92,7 +92,7 @@ else
 endif
 
 .PHONY: bench
-bench: build ## Measure this machine and print the table; ARGS= goes to `everpoint bench`.
+bench: build ## Measure this machine and print the table; ARGS='-only lag,kill' measures some.
 	scripts/postgres.sh with bin/everpoint bench $(ARGS)
 
 ##@ Change
