@@ -49,6 +49,7 @@ func settleControl(cfg *Config) error {
 		return errors.New("door: Control needs a ControlTransport to forward by")
 	}
 	or(&cfg.ControlTimeout, cfg.OperationTimeout*3/4)
+	or(&cfg.ControlPatience, 5*time.Second)
 	or(&cfg.ForwardsMax, max(cfg.RequestsMax/4, 1))
 	if cfg.ControlTimeout >= cfg.OperationTimeout {
 		return fmt.Errorf("door: ControlTimeout %v is not shorter than OperationTimeout %v", cfg.ControlTimeout, cfg.OperationTimeout)
@@ -70,16 +71,74 @@ func (c *call) seat(ctx context.Context) (Seat, error) {
 	return d.cfg.Control.Seat(ctx)
 }
 
+// settled returns the call's seat, or the answer of the control Region elsewhere.
+// When a Region dies that had control, it takes some seconds until another has it:
+// a call of which nothing was sent waits for that.
+func (c *call) settled(ctx context.Context, body []byte) (Seat, *wire.Response) {
+	began := time.Now()
+	for {
+		seat, err := c.seat(ctx)
+		switch {
+		case err == nil && seat.URL == "":
+			return seat, nil
+		case err == nil:
+			var resp *wire.Response
+			if resp, err = c.forward(ctx, seat, body); !errors.Is(err, errUnsent) {
+				return seat, resp
+			}
+		}
+		if !c.patient(ctx, began) {
+			resp := c.fail(err)
+			if seat.URL != "" {
+				resp.Header[headerControlRegion] = []string{seat.Region}
+			}
+			return seat, resp
+		}
+	}
+}
+
+// patient waits a moment before the seat is asked for again; it is false when the
+// call has waited long enough, or too many do.
+func (c *call) patient(ctx context.Context, began time.Time) bool {
+	d := c.door
+	if c.from != nil || time.Since(began) >= d.cfg.ControlPatience {
+		return false
+	}
+	select {
+	case d.forwards <- struct{}{}:
+		defer func() { <-d.forwards }()
+	default:
+		return false
+	}
+	moment := time.NewTimer(seatInterval)
+	defer moment.Stop()
+	select {
+	case <-moment.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+const seatInterval = 100 * time.Millisecond
+
+// errUnsent says that nothing of a call has reached the control Region.
+var errUnsent = errors.New("nothing was sent")
+
 // forward hands the call to the control Region, with its body as it was sent,
-// and returns what that answers. It tries once.
-func (c *call) forward(ctx context.Context, seat Seat, body []byte) *wire.Response {
+// and returns what that answers. It tries once. When nothing was sent it fails with
+// errUnsent.
+func (c *call) forward(ctx context.Context, seat Seat, body []byte) (*wire.Response, error) {
 	c.record.ForwardedTo = seat.Region
 	resp, err := c.exchange(ctx, seat, body)
+	if errors.Is(err, errUnsent) {
+		return nil, err
+	}
 	if err != nil {
 		resp = c.fail(err)
 	}
 	resp.Header[headerControlRegion] = []string{seat.Region}
-	return resp
+	return resp, nil
 }
 
 func (c *call) exchange(ctx context.Context, seat Seat, body []byte) (*wire.Response, error) {
@@ -105,7 +164,7 @@ func (c *call) exchange(ctx context.Context, seat Seat, body []byte) (*wire.Resp
 		d.log.WarnContext(ctx, "control region not heard", "request_id", c.record.RequestID, "action", c.record.Action,
 			"control_region", seat.Region, "sent", sent.Load(), "waited", time.Since(began), "error", err)
 		if !sent.Load() {
-			return nil, aws.Unavailable("The control Region %s cannot be reached. The call was not carried out.", seat.Region)
+			return nil, &unsent{aws.Unavailable("The control Region %s cannot be reached. The call was not carried out.", seat.Region)}
 		}
 		return nil, aws.Unavailable("The control Region %s did not answer. It is not known whether the call was carried out.", seat.Region)
 	}
@@ -123,6 +182,12 @@ func (c *call) exchange(ctx context.Context, seat Seat, body []byte) (*wire.Resp
 	}
 	return &wire.Response{Status: resp.StatusCode, Header: answered(resp.Header), Body: answer}, nil
 }
+
+// unsent is a fault that is errUnsent too.
+type unsent struct{ fault error }
+
+func (u *unsent) Error() string   { return u.fault.Error() }
+func (u *unsent) Unwrap() []error { return []error{u.fault, errUnsent} }
 
 // outgoing returns the call as the control Region should get it: method, path
 // and query as they stood in the request line, Host, the body as it was sent,

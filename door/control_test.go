@@ -166,7 +166,7 @@ func (r *region) open(t *testing.T, trust *x509.CertPool, change func(string, *C
 	t.Cleanup(outward.CloseIdleConnections)
 	cfg := Config{
 		Listen: "127.0.0.1:0", CertFile: r.certFile, KeyFile: r.keyFile, Region: r.name, RegionsAccepted: []string{east, west},
-		Control: r.control, ControlTransport: outward,
+		ControlPatience: -1, Control: r.control, ControlTransport: outward,
 	}
 	if change != nil {
 		change(r.name, &cfg)
@@ -1033,5 +1033,32 @@ func TestHandoverReadsWhatItWrites(t *testing.T) {
 	}
 	if len(got) != len(client) {
 		t.Errorf("got %q", got)
+	}
+}
+
+// The Region that had control is dead: a call waits until another has it, here this
+// one, and is carried out once.
+func TestCallsWaitUntilControlHasMoved(t *testing.T) {
+	e, w := twoRegions(t, func(_ string, cfg *Config) { cfg.ControlPatience = time.Minute })
+	if err := w.peers.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range dialects {
+		t.Run(d.name, func(t *testing.T) {
+			e.control.set(Seat{Region: west, URL: w.peersURL, Epoch: 1}, nil)
+			before := e.made.Load()
+			moved := time.AfterFunc(300*time.Millisecond, func() {
+				e.control.set(Seat{}, aws.Unavailable("nobody has control"))
+				e.control.set(Seat{Region: east, Epoch: 2}, nil)
+			})
+			defer moved.Stop()
+			resp, body := e.send(t, create(d, e.base, "a", "x"))
+			if resp.StatusCode != http.StatusOK || e.made.Load() != before+1 {
+				t.Errorf("%d %s, carried out %d times", resp.StatusCode, body, e.made.Load()-before)
+			}
+			if e.records.last(t).ForwardedTo != "" {
+				t.Errorf("recorded %+v", e.records.last(t))
+			}
+		})
 	}
 }

@@ -106,6 +106,10 @@ type Config struct {
 	// its peers' listener takes them from Regions only. Required with Control.
 	ControlTransport http.RoundTripper
 
+	// ControlPatience is how long a call waits for control to move, when nobody has
+	// it or the Region that has it cannot be reached and nothing was sent; 0 means 5 s,
+	// negative not at all.
+	ControlPatience time.Duration
 	// ControlTimeout is how long the control Region may take to answer; shorter
 	// than OperationTimeout. 0 means three quarters of that.
 	ControlTimeout time.Duration

@@ -137,13 +137,11 @@ func (c *call) handle(w http.ResponseWriter) *wire.Response {
 			return c.fail(err)
 		}
 	}
-	seat, err := c.seat(ctx)
-	if err != nil {
-		return c.fail(err)
+	seat, resp := c.settled(ctx, body)
+	if resp != nil {
+		return resp
 	}
-	if seat.URL != "" {
-		return c.forward(ctx, seat, body)
-	}
+	c.record.ForwardedTo = ""
 	if seat.Epoch > 0 {
 		ctx = aws.WithControlEpoch(ctx, seat.Epoch)
 	}
