@@ -333,6 +333,8 @@ func spoils(c Command) bool {
 	switch c := c.(type) {
 	case Forget:
 		return c.Region == "a"
+	case Succeed:
+		return c.Region == "a"
 	case DropShares, Grant:
 		return true
 	}
