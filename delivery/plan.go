@@ -197,11 +197,11 @@ func (s *Service) claim(tx *store.Tx, work string, b *Block) error {
 	if len(b.Members) > BlockMax {
 		return fmt.Errorf("delivery: block of %d recipients, more than %d", len(b.Members), BlockMax)
 	}
-	standing, err := s.duty.Standing()
+	epoch, err := s.duty.Stay()
 	if err != nil {
 		return err
 	}
-	b.Region, b.Incarnation, b.Epoch, b.At = s.store.Region(), s.store.Incarnation(), standing.Epoch, tx.Now()
+	b.Region, b.Incarnation, b.Epoch, b.At = s.store.Region(), s.store.Incarnation(), epoch, tx.Now()
 	key := blockKey(b.Plan, b.Region, b.Seq)
 	was, err := tx.Get(kindClaim, key)
 	if err != nil || was != nil {

@@ -115,8 +115,8 @@ func New(
 // Mount registers delivery's work with the queue.
 // Direct calls have workers of their own: they need not wait for campaigns.
 func (s *Service) Mount() {
-	queue.Handle(s.queue, workBlock, s.cfg.Workers, s.block)
-	queue.Handle(s.queue, workCall, s.cfg.Workers, s.block)
+	queue.HandleWhile(s.queue, workBlock, s.cfg.Workers, s.duty.Here, s.block)
+	queue.HandleWhile(s.queue, workCall, s.cfg.Workers, s.duty.Here, s.block)
 }
 
 // OnClaim has f called after claims of another Region were merged. It is called

@@ -101,7 +101,10 @@ when the group takes no commands.`, stderr)
 		return printJSON(stdout, s)
 	}
 	fmt.Fprintf(stdout, "%s, incarnation %s\n", s.Region, s.Incarnation)
-	if len(s.Peers) == 0 {
+	switch {
+	case s.Group != nil && s.Group.Quorum.Role == string(quorum.Following):
+		fmt.Fprintln(stdout, "another node speaks for the Region and hears the others: the lease below names it")
+	case len(s.Peers) == 0:
 		fmt.Fprintln(stdout, "no other Region")
 	}
 	if s.OptOutsMarked != nil && s.OptOutsMarkedSince != nil {

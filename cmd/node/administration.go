@@ -54,7 +54,7 @@ func (a *administration) status(ctx context.Context, _ *everpoint.GetNodeStatusR
 		engine = "postgresql"
 	}
 	var peers []everpoint.PeerStatus
-	if n.Replica != nil {
+	if n.Replica != nil && n.Duty.Here() { // who does not speak for the Region hears nobody
 		for _, p := range n.Replica.Status() {
 			peers = append(peers, peerStatus(p))
 		}

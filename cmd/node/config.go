@@ -145,6 +145,10 @@ type Group struct {
 	// Peers. Required when the Regions vote: with a Witness, or when they are three
 	// or more.
 	URL string
+	// NodeURL is https://host:port where the Region's other nodes reach the Listen of
+	// this one. Required when the Region has several nodes and votes: one of them at a
+	// time speaks for it, and the others ask that one. Default: URL.
+	NodeURL string
 	// Founder is the voter that makes the group when all are new, the same for all.
 	// Default: the first in the order of their names.
 	Founder string
@@ -320,6 +324,9 @@ func (g *Group) settle(region string) error {
 	}
 	if g.votes() && !peerURL(g.URL) {
 		return fmt.Errorf("member Group.URL: %q is not https://host:port", g.URL)
+	}
+	if g.NodeURL != "" && !peerURL(g.NodeURL) {
+		return fmt.Errorf("member Group.NodeURL: %q is not https://host:port", g.NodeURL)
 	}
 	if f := g.Founder; f != "" && g.voters(region)[f] == "" {
 		return fmt.Errorf("member Group.Founder: %q is neither a Region of the group nor its witness", f)

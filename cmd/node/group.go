@@ -68,13 +68,14 @@ func (n *Node) group(w World, appRoom *apps.Service) ([]runner, error) {
 	case g.votes():
 		voters := g.voters(n.Config.Region)
 		n.Quorum, err = quorum.New(quorum.Config{
-			Name: n.Config.Region, Node: n.Config.Node, Peers: voters, Founder: g.Founder,
+			Name: n.Config.Region, Node: n.Config.Node, URL: n.Config.nodeURL(), Peers: voters, Founder: g.Founder,
 		}, n.Store, w.peers(certificates), w.Now, w.chance(), n.log)
 		if err != nil {
 			return nil, err
 		}
 		place := group.New(group.Config{Region: n.Config.Region}, n.Store, n.Quorum, w.Now, n.log)
 		cfg.Group, cfg.Index, cfg.Late, cfg.Member = place.Together, place.Index, place.Late, place.Member
+		cfg.Voice, cfg.Colleague = n.Quorum, n.colleague
 		if n.Replica, err = n.replica(cfg, w, certificates); err != nil {
 			return nil, err
 		}
@@ -121,6 +122,27 @@ func (n *Node) told() delivery.Told {
 		return nil
 	}
 	return n.Replica
+}
+
+// colleague fails for a request that does not come from this Region's own nodes.
+func (n *Node) colleague(req *http.Request) error {
+	region, err := replica.ByCertificate(req)
+	if err == nil && region != n.Config.Region {
+		err = fmt.Errorf("%s is not this Region", region)
+	}
+	return err
+}
+
+// nodeURL is where the Region's other nodes reach this one; empty when it can have
+// none.
+func (c *Config) nodeURL() string {
+	switch {
+	case c.PostgresURLFile == "":
+		return ""
+	case c.Group.NodeURL == "":
+		return c.Group.URL
+	}
+	return c.Group.NodeURL
 }
 
 // lease keeps the Region's lease: below the rooms that claim, so that it is given

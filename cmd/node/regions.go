@@ -306,8 +306,11 @@ func groupView(state *quorum.State, index uint64, s quorum.Status) *everpoint.Gr
 }
 
 // hears says whether the node would hear of a voter that is well: one that has a
-// leader hears of nobody else.
+// leader hears of nobody else, and one that follows its Region's voter of nobody.
 func hears(s *quorum.Status, v *quorum.VoterStatus) bool {
+	if s.Role == quorum.Following {
+		return v.Reachable
+	}
 	return v.Reachable || s.Role == quorum.Leader || s.Leader == "" || v.Name == s.Leader
 }
 

@@ -123,7 +123,7 @@ func (s *Service) Mount(m *wire.Mux) {
 	wire.Handle(m, everpoint.PutSendingPolicy, app, s.putPolicy)
 	wire.Handle(m, everpoint.ListAmbiguousSends, app, s.listAmbiguous)
 
-	queue.Handle(s.queue, workRun, s.cfg.Workers, s.run)
+	queue.HandleWhile(s.queue, workRun, s.cfg.Workers, s.duty.Here, s.run)
 }
 
 // Contents names the rows that belong to an app and go with it.

@@ -22,18 +22,14 @@ func (g *Group) Standing() (Standing, error) {
 
 func (g *Group) standing(state *quorum.State) (Standing, error) {
 	me := state.Regions[g.cfg.Region]
-	switch _, _, held := g.quorum.Lease(); {
-	case !g.current.Load():
-		return Standing{}, aws.Unavailable("this node has not heard of the quorum since it started")
-	case me.Incarnation != g.store.Incarnation():
-		return Standing{}, aws.Unavailable("this Region has not joined the group at its present incarnation")
-	case !me.InSync:
-		return Standing{}, aws.Unavailable("Region %s is not in the in-sync set: %s", g.cfg.Region, me.Reason)
-	case !held:
+	if !g.current() {
+		return Standing{}, aws.Unavailable("%v", errSilent)
+	}
+	if _, _, held := g.quorum.Lease(); !held && me.InSync {
 		return Standing{}, aws.Unavailable("this node does not hold the lease of Region %s", g.cfg.Region)
 	}
-	if why := g.quorum.Reason(); why != "" {
-		return Standing{}, aws.Unavailable("there is no majority of the quorum: %s", why)
+	if err := g.stays(state); err != nil {
+		return Standing{}, err
 	}
 	s := Standing{
 		Epoch: me.Member, Shards: g.handover.claimable(g.cfg.Region, state), Others: state.Set(),
@@ -41,6 +37,31 @@ func (g *Group) standing(state *quorum.State) (Standing, error) {
 	}
 	s.Others = slices.DeleteFunc(s.Others, func(name string) bool { return name == g.cfg.Region })
 	return s, nil
+}
+
+// Stay is the epoch of this Region's stay in the set, whichever of its nodes
+// claims. It fails with aws.Unavailable, and why, when it is in none or nothing can
+// be acknowledged.
+func (g *Group) Stay() (uint64, error) {
+	state, _ := g.quorum.State()
+	if !g.joined.Load() {
+		return 0, aws.Unavailable("this node has not heard of the quorum since it started")
+	}
+	return state.Regions[g.cfg.Region].Member, g.stays(&state)
+}
+
+func (g *Group) stays(state *quorum.State) error {
+	me := state.Regions[g.cfg.Region]
+	switch {
+	case me.Incarnation != g.store.Incarnation():
+		return aws.Unavailable("this Region has not joined the group at its present incarnation")
+	case !me.InSync:
+		return aws.Unavailable("Region %s is not in the in-sync set: %s", g.cfg.Region, me.Reason)
+	}
+	if why := g.quorum.Reason(); why != "" {
+		return aws.Unavailable("there is no majority of the quorum: %s", why)
+	}
+	return nil
 }
 
 // Claim runs write and returns when what it committed may be relied on; see
@@ -94,13 +115,13 @@ func (g *Group) ended(epoch uint64) error {
 // epoch last.
 func (g *Group) Valid(epoch uint64) bool {
 	_, _, held := g.quorum.Lease()
-	return held && epoch > 0 && g.current.Load() && g.quorum.Member(g.cfg.Region, g.store.Incarnation()) == epoch
+	return held && epoch > 0 && g.current() && g.quorum.Member(g.cfg.Region, g.store.Incarnation()) == epoch
 }
 
 // Member is the epoch of a Region's present stay in the set: what
 // [replica.Config.Member] tells. It is 0 while this node does not know.
 func (g *Group) Member(region string) uint64 {
-	if !g.current.Load() {
+	if !g.current() {
 		return 0
 	}
 	state, _ := g.quorum.State()

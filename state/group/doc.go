@@ -34,8 +34,12 @@
 // older map is on its way to the disk, and is gained when the others have told so
 // and the leases of those out of the set are over; see docs/internals/duty.md.
 //
-// Regions of several nodes: what one node hears of acknowledgements and the index
-// it tells are its own, so the promise holds for Regions of one node each.
+// # Several nodes
+//
+// One node of a Region keeps its place, holds its lease and claims: the one that
+// speaks for it ([quorum.Quorum.Speaks]). When another takes over, it acknowledges
+// and tells nothing before something that it proposed has come back to it, and it
+// has read the heads that the one before it may have vouched for.
 //
 // Source: design 5, In-sync set, Duty, Claims, Takeover.
 package group

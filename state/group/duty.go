@@ -20,6 +20,13 @@ import (
 type Duty interface {
 	// Standing is this Region's place now; an error is why it may claim nothing.
 	Standing() (Standing, error)
+	// Stay is the epoch of the Region's stay in the set, whichever of its nodes
+	// claims: what may be written as the Region's to send, and is not on the wire
+	// before it is claimed. An error is why nothing may.
+	Stay() (epoch uint64, err error)
+	// Here reports whether this node is the one of its Region's that claims. It is
+	// cheap, and may be late.
+	Here() bool
 	// Claim runs write, which commits claims at an epoch, and returns when they may
 	// be relied on: every other Region of the set has them, knows this Region to be
 	// a member at the epoch, and what it had acknowledged to anybody when it said so
@@ -90,6 +97,8 @@ func (alone) Standing() (Standing, error) {
 	return Standing{Epoch: 1, Shards: AllShards, Leads: true}, nil
 }
 
+func (alone) Stay() (uint64, error)                                       { return 1, nil }
+func (alone) Here() bool                                                  { return true }
 func (alone) Claim(_ context.Context, _ uint64, write func() error) error { return write() }
 func (alone) Valid(uint64) bool                                           { return true }
 func (a alone) Holds(region string, _ uint64) bool                        { return region == string(a) }

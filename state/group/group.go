@@ -39,6 +39,7 @@ type Quorum interface {
 	Lease() (epoch uint64, left time.Duration, ok bool)
 	Reason() string
 	Propose(ctx context.Context, c quorum.Command) (quorum.Result, error)
+	Speaks() (generation uint64, ok bool)
 }
 
 // Replica is how this Region hears the others.
@@ -58,8 +59,13 @@ type Group struct {
 	now     func() time.Time
 	log     *slog.Logger
 
-	current atomic.Bool // what is known of the set is not what an earlier life left
-	late    chan string
+	// heard is the generation of the Region's voice, and 1, in which something that
+	// this node proposed has come back to it; 0 before. Until then what is known of
+	// the set may be what an earlier life or another node left.
+	heard atomic.Uint64
+	// joined says that something it proposed has come back at any time.
+	joined atomic.Bool
+	late   chan string
 
 	handover *handover
 }
@@ -82,6 +88,21 @@ func New(cfg Config, st *store.Store, q Quorum, now func() time.Time, log *slog.
 // Follow says what hears the others. It is called once, before Run.
 func (g *Group) Follow(r Replica) { g.replica = r }
 
+// current reports whether this node is its Region's voice and knows what the
+// quorum had decided when it became that.
+func (g *Group) current() bool {
+	generation, speaks := g.quorum.Speaks()
+	return speaks && g.heard.Load() == generation+1
+}
+
+// Here reports whether this node is the one of its Region's that claims.
+func (g *Group) Here() bool {
+	_, speaks := g.quorum.Speaks()
+	return speaks
+}
+
+var errSilent = errors.New("this node has not heard of the quorum since it began to speak for its Region, or another node does")
+
 // Together names the other Regions that must have what is acknowledged to the
 // group, with their incarnations. It is what [replica.Config.Group] wants. It
 // fails while this node does not know.
@@ -89,8 +110,8 @@ func (g *Group) Together() (map[string]string, error) {
 	state, _ := g.quorum.State()
 	me := state.Regions[g.cfg.Region]
 	switch {
-	case !g.current.Load():
-		return nil, errors.New("this node has not heard of the quorum since it started")
+	case !g.current():
+		return nil, errSilent
 	case me.Incarnation != g.store.Incarnation():
 		return nil, errors.New("this Region has not joined the group at its present incarnation")
 	}
@@ -103,7 +124,7 @@ func (g *Group) Together() (map[string]string, error) {
 // [replica.Config.Index] tells. It is 0 while Together fails, and stays behind
 // while claims of an older duty map are being written.
 func (g *Group) Index() uint64 {
-	if !g.current.Load() {
+	if !g.current() {
 		return 0
 	}
 	return g.handover.index(g.quorum)
@@ -120,11 +141,11 @@ func (g *Group) Late(region string) {
 
 // Run keeps the Region's place and duty until ctx ends.
 func (g *Group) Run(ctx context.Context) error {
-	var keeping sync.WaitGroup
-	defer keeping.Wait()
-	keeping.Go(func() { g.keepDuty(ctx) })
-	keeping.Go(func() { g.tellChanges(ctx) })
-	began := g.now()
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { g.keepDuty(ctx) })
+	beside.Go(func() { g.tellChanges(ctx) })
+	var place keeping
 	tick := time.NewTicker(g.cfg.Interval)
 	defer tick.Stop()
 	for {
@@ -135,7 +156,7 @@ func (g *Group) Run(ctx context.Context) error {
 		case region := <-g.late:
 			err = g.remove(ctx, region, fmt.Sprintf("Region %s waited too long for it to have a write", g.cfg.Region))
 		case <-tick.C:
-			err = g.look(ctx, began)
+			err = g.look(ctx, &place)
 		}
 		if err != nil && ctx.Err() == nil {
 			g.log.WarnContext(ctx, "the Region's place in the group cannot be kept", "error", err)
@@ -143,15 +164,37 @@ func (g *Group) Run(ctx context.Context) error {
 	}
 }
 
+// keeping is since when this node keeps its Region's place.
+type keeping struct {
+	generation uint64 // and 1, of the voice; 0 while another node is it
+	began      time.Time
+}
+
 // look does what is due.
-func (g *Group) look(ctx context.Context, began time.Time) error {
+func (g *Group) look(ctx context.Context, k *keeping) error {
+	generation, speaks := g.quorum.Speaks()
+	switch {
+	case !speaks && g.joined.Load():
+		*k = keeping{}
+		return nil // the node that speaks does it
+	case speaks && k.generation != generation+1:
+		*k = keeping{generation + 1, g.now()} // it has heard nobody before
+	}
 	state, _ := g.quorum.State()
 	me, known := state.Regions[g.cfg.Region]
-	if incarnation := g.store.Incarnation(); !g.current.Load() || !known || me.Incarnation != incarnation {
+	if incarnation := g.store.Incarnation(); !speaks || !g.current() || !known || me.Incarnation != incarnation {
 		if _, err := g.quorum.Propose(ctx, quorum.Join{Region: g.cfg.Region, Incarnation: incarnation, Was: me.Incarnation}); err != nil {
 			return fmt.Errorf("join: %w", err)
 		}
-		g.current.Store(true)
+		if speaks {
+			// What the node that spoke before vouched for is below the heads that this one
+			// tells.
+			if err := g.store.Refresh(ctx); err != nil {
+				return fmt.Errorf("read the streams' heads: %w", err)
+			}
+			g.heard.Store(generation + 1)
+		}
+		g.joined.Store(true)
 		g.log.InfoContext(ctx, "joined the group", "incarnation", incarnation)
 		return nil
 	}
@@ -161,7 +204,7 @@ func (g *Group) look(ctx context.Context, began time.Time) error {
 	}
 	for region := range state.Together() {
 		s := status[region]
-		if silent := g.now().Sub(later(s.Heard, began)); region != g.cfg.Region && s.Mine && silent > g.cfg.RemoveAfter {
+		if silent := g.now().Sub(later(s.Heard, k.began)); region != g.cfg.Region && s.Mine && silent > g.cfg.RemoveAfter {
 			if err := g.remove(ctx, region, fmt.Sprintf("Region %s has not heard of it for %s", g.cfg.Region, silent.Truncate(time.Millisecond))); err != nil {
 				return err
 			}

@@ -388,7 +388,10 @@ type notes struct {
 	deaf  bool  // b does not hear a
 	late  error // of CatchUp
 	away  error // of Propose
+	other bool  // another node speaks for the Region
 }
+
+func (n *notes) Speaks() (uint64, bool) { return 0, !n.other }
 
 func (n *notes) State() (quorum.State, uint64) { return n.state, 40 }
 
@@ -448,6 +451,7 @@ func TestGroup_the_way_back(t *testing.T) {
 		{name: "not in time", n: notes{late: context.DeadlineExceeded}, want: []string{join, await, catch}},
 		{name: "no majority", n: notes{away: errors.New("no majority")}, want: []string{join, join}},
 		{name: "another incarnation", incarnated: "b2", want: []string{join}},
+		{name: "another node speaks", n: notes{other: true}, want: []string{join}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			other := "b1"
@@ -462,8 +466,9 @@ func TestGroup_the_way_back(t *testing.T) {
 			if _, err := g.Together(); err == nil || g.Index() != 0 {
 				t.Error("a node that has not heard of the quorum knows the set")
 			}
+			var place keeping
 			for range 2 {
-				_ = g.look(t.Context(), time.Now())
+				_ = g.look(t.Context(), &place)
 			}
 			if !slices.Equal(tt.n.asked, tt.want) {
 				t.Errorf("asked\n%q\nwant\n%q", tt.n.asked, tt.want)

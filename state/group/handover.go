@@ -163,7 +163,7 @@ func (g *Group) situation() string {
 // set acknowledged it.
 func (g *Group) gain(ctx context.Context, state *quorum.State, index uint64) {
 	me := state.Regions[g.cfg.Region]
-	if !g.current.Load() || !me.InSync || me.Incarnation != g.store.Incarnation() {
+	if !g.current() || !me.InSync || me.Incarnation != g.store.Incarnation() {
 		return
 	}
 	if _, waiting := g.handover.split(g.cfg.Region, state); waiting == 0 {

@@ -201,6 +201,39 @@ func TestEnqueue_does_not_overtake_what_waits(t *testing.T) {
 	})
 }
 
+func TestHandleWhile_takes_work_only_while_it_may(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegion(t, "")
+		m := r.node("n1")
+		var here atomic.Bool
+		got := make(chan string, 5)
+		HandleWhile(m.queue, "job", 2, here.Load, func(_ context.Context, it *Item) error {
+			got <- it.ID
+			return nil
+		})
+		m.start()
+		m.enqueue(Work{Kind: "job", ID: "first"})
+		<-time.After(time.Minute)
+		if len(got) != 0 {
+			t.Fatalf("%s was done where it may not be", <-got)
+		}
+		here.Store(true)
+		if id := <-got; id != "first" {
+			t.Errorf("done: %s", id)
+		}
+		m.enqueue(Work{Kind: "job", ID: "second"})
+		if id := <-got; id != "second" {
+			t.Errorf("done: %s", id)
+		}
+		here.Store(false)
+		m.enqueue(Work{Kind: "job", ID: "third"})
+		<-time.After(time.Minute)
+		if len(got) != 0 {
+			t.Errorf("%s was done where it may not be any more", <-got)
+		}
+	})
+}
+
 func TestEnqueue_on_an_idle_node_does_not_overtake_what_is_due(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRegion(t, "")

@@ -18,6 +18,7 @@ type handler struct {
 	workers int
 	do      func(ctx context.Context, it *Item) error
 	wake    chan struct{} // look for work
+	here    func() bool   // nil: always
 
 	ctx     context.Context // of the items, from Run; nil before
 	items   sync.WaitGroup  // in work
@@ -38,6 +39,13 @@ type handler struct {
 // context ends when the queue stops, and with cause ErrLost when the lease is
 // lost. Handle panics when the kind has a handler already, or after Run.
 func Handle(q *Queue, kind string, workers int, do func(ctx context.Context, it *Item) error) {
+	HandleWhile(q, kind, workers, nil, do)
+}
+
+// HandleWhile is Handle for work that is taken only while here says so: of a
+// Region's nodes one may be meant to do it. here is called often, and must be
+// quick; what is in work when it changes goes on.
+func HandleWhile(q *Queue, kind string, workers int, here func() bool, do func(ctx context.Context, it *Item) error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.running {
@@ -46,7 +54,7 @@ func Handle(q *Queue, kind string, workers int, do func(ctx context.Context, it 
 	if q.handlers[kind] != nil {
 		panic("queue: kind " + kind + " is handled twice")
 	}
-	q.handlers[kind] = &handler{kind: kind, workers: max(workers, 1), do: do, wake: make(chan struct{}, 1)}
+	q.handlers[kind] = &handler{kind: kind, workers: max(workers, 1), do: do, wake: make(chan struct{}, 1), here: here}
 }
 
 // Run leases work and calls handlers until ctx ends and the last handler
@@ -135,7 +143,7 @@ func (q *Queue) serve(ctx context.Context, h *handler) {
 // promise counts an item that is to be handed over, unless no worker is idle or
 // due work waits already; q.mu is held.
 func (h *handler) promise() bool {
-	if !h.open || h.behind || h.idle() <= 0 {
+	if !h.open || h.behind || h.idle() <= 0 || h.here != nil && !h.here() {
 		return false
 	}
 	h.promised[0]++
@@ -149,6 +157,9 @@ func (h *handler) idle() int {
 // room is how many pieces of work a look may find. When there is no room, the
 // next worker that becomes idle asks for a look.
 func (q *Queue) room(h *handler) int {
+	if h.here != nil && !h.here() {
+		return 0 // it is asked again
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if now := q.now(); now.Sub(h.rotated) >= q.cfg.PollInterval {

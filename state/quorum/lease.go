@@ -38,7 +38,7 @@ func (q *Quorum) Lease() (epoch uint64, left time.Duration, ok bool) {
 
 // KeepLease takes the Region's lease whenever it can be had and renews it, until
 // ctx ends; then it gives it back. The node with the lease is the one that claims
-// for the Region.
+// for the Region; only the Region's voice takes it.
 func (q *Quorum) KeepLease(ctx context.Context) error {
 	if q.cfg.Witness {
 		return aws.Invalid("a witness has no lease")
@@ -68,6 +68,9 @@ func (q *Quorum) KeepLease(ctx context.Context) error {
 // renew renews the lease, or takes it. The time that counts is from before the
 // command was proposed: the leader can have seen it only later.
 func (q *Quorum) renew(ctx context.Context) {
+	if _, speaks := q.Speaks(); !speaks {
+		return // what it holds runs out
+	}
 	q.mu.Lock()
 	had := q.held.epoch
 	l := q.state.Leases[q.cfg.Name]

@@ -105,6 +105,8 @@ type view struct {
 	term    uint64
 	cluster string
 	fresh   bool
+	// generation is the voter's row's, while this node runs the voter.
+	generation uint64
 }
 
 // New makes a node's part in the quorum over the Region's store. Nil client is

@@ -402,7 +402,7 @@ func (v *voter) show() {
 	}
 	q.view = view{
 		voting: true, holder: q.cfg.URL, role: role, leader: leader, term: st.GetTerm(),
-		cluster: v.id.Cluster, fresh: v.id.fresh(),
+		cluster: v.id.Cluster, fresh: v.id.fresh(), generation: v.id.Generation,
 	}
 }
 

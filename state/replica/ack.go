@@ -144,6 +144,31 @@ func (a *acks) latest(region, of, as string) (s said, at string, ok bool) {
 func (r *Replica) Acknowledge(ctx context.Context, n int64) error {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.AckMax)
 	defer cancel()
+	if r.cfg.Voice == nil {
+		return r.heardOfAll(ctx, n)
+	}
+	var before error
+	for {
+		err := r.vouched(ctx, n)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil && before != nil:
+			return before // it says more than that time is over
+		case ctx.Err() != nil:
+			return err
+		}
+		before = err
+		select {
+		case <-time.After(r.cfg.RetryMin): // who speaks may be another now
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// heardOfAll is Acknowledge for the node that the other Regions acknowledge to.
+func (r *Replica) heardOfAll(ctx context.Context, n int64) error {
 	tick := time.NewTicker(r.cfg.Heartbeat) // the group may have changed
 	defer tick.Stop()
 	late := time.NewTicker(r.cfg.LateAfter)
@@ -152,6 +177,9 @@ func (r *Replica) Acknowledge(ctx context.Context, n int64) error {
 		moved := r.acks.changed() // before the group is looked at
 		group, err := r.cfg.Group()
 		missing := ""
+		if err != nil && r.mute() {
+			return err
+		}
 		if err == nil {
 			if missing = r.acks.missing(store.Safety, r.store.Incarnation(), n, group); missing == "" {
 				return nil

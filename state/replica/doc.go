@@ -38,9 +38,10 @@
 //
 // # Several nodes
 //
-// The nodes of a Region share the work by a lease for each peer, kept in the
-// database; all of them answer pulls. Acknowledgements are known to the node that
-// answers the pull alone, so Acknowledge works where a Region has one node.
+// Where the Regions vote, one node speaks for its Region ([Voice], voice.go): it
+// pulls, answers pulls and judges what was acknowledged; the others ask it.
+// Elsewhere the nodes share the pulling by a lease for each peer, kept in the
+// database, and all of them answer; Acknowledge then works for Regions of one node.
 //
 // Source: design 4 and 5, Shipping.
 package replica

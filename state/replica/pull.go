@@ -108,7 +108,10 @@ func (p *peer) failed(err error) {
 // turn is one connection: rows if they are wanted, then the streams until one of
 // them ends.
 func (p *peer) turn(ctx context.Context) error {
-	ok, err := p.lease(ctx)
+	ok, err := !p.r.mute(), error(nil)
+	if p.r.cfg.Voice == nil {
+		ok, err = p.lease(ctx)
+	}
 	p.mu.Lock()
 	p.mine = ok && err == nil
 	p.mu.Unlock()
@@ -151,13 +154,23 @@ func (p *peer) lease(ctx context.Context) (ok bool, err error) {
 }
 
 func (p *peer) keepLease(ctx context.Context) error {
-	tick := time.NewTicker(p.r.cfg.LeaseTime / 3)
+	every := p.r.cfg.LeaseTime / 3
+	if p.r.cfg.Voice != nil {
+		every = p.r.cfg.Heartbeat
+	}
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
+		}
+		if p.r.cfg.Voice != nil {
+			if p.r.mute() {
+				return errMoved
+			}
+			continue
 		}
 		if ok, err := p.lease(ctx); err != nil || !ok {
 			return errors.Join(err, errMoved)
@@ -188,11 +201,21 @@ func (p *peer) forget(ctx context.Context) error {
 	return p.r.store.Update(ctx, func(tx *store.Tx) error { return tx.Remove(kindCursor, p.rowsKey()) })
 }
 
+// url is where the peer is reached.
+func (p *peer) url() string {
+	if p.r.cfg.Voice != nil {
+		if at := p.r.cfg.Voice.Route(p.Region); at != "" {
+			return at
+		}
+	}
+	return p.URL
+}
+
 // get asks the peer for something below the room's path, and waits for its answer
 // to begin no longer than timeout.
 func (p *peer) get(ctx context.Context, method, what string, q url.Values, body io.Reader, timeout time.Duration) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	req, err := http.NewRequestWithContext(ctx, method, p.URL+path+what+"?"+q.Encode(), body)
+	req, err := http.NewRequestWithContext(ctx, method, p.url()+path+what+"?"+q.Encode(), body)
 	if err != nil {
 		cancel(nil)
 		return nil, err

@@ -43,6 +43,13 @@ type Config struct {
 	// and 0 for one that is out of it. It is told with each acknowledgement to that
 	// Region. Nil means 0.
 	Member func(region string) uint64
+	// Voice says which of the Region's nodes pulls from the others, answers their
+	// pulls and judges what they acknowledge. Nil: every node answers and judges by
+	// what it was told itself, and one at a time pulls.
+	Voice Voice
+	// Colleague fails for a request that does not come from this Region's own nodes.
+	// Nil: nobody is one.
+	Colleague func(*http.Request) error
 	// Late is called when a write has waited for a Region for LateAfter, and again
 	// after as long. It must not block. Nil means nobody wants to know.
 	Late func(region string)
@@ -97,6 +104,21 @@ func (c Config) withDefaults() Config {
 		c.Late = func(string) {}
 	}
 	return c
+}
+
+// Voice says which node speaks for its Region; see [quorum.Quorum.Speaks].
+type Voice interface {
+	// Speaks reports whether this node does, and since which generation.
+	Speaks() (generation uint64, ok bool)
+	// Confirm fails when another node has begun to speak since the generation.
+	Confirm(ctx context.Context, generation uint64) error
+	// Speaker is the base URL of the other node that does; empty when none is known.
+	Speaker() string
+	// Route is the base URL from which another Region's voice was last heard; empty
+	// for that of Peers.
+	Route(region string) string
+	// Wait returns when what the Regions decided after an index is applied here.
+	Wait(ctx context.Context, index uint64) error
 }
 
 // Peer is another Region.

@@ -27,6 +27,7 @@ func (r *Replica) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+path+"stream/{stream}", r.serveStream)
 	mux.HandleFunc("GET "+path+"rows", r.serveRows)
+	mux.HandleFunc("POST "+path+"acknowledged", r.serveAcknowledged)
 	return mux
 }
 
@@ -82,6 +83,10 @@ func (r *Replica) serveStream(w http.ResponseWriter, req *http.Request) {
 	region, err := r.cfg.Caller(req)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusForbidden)
+		return
+	}
+	if r.mute() {
+		http.Error(w, "another node speaks for this Region", http.StatusMisdirectedRequest)
 		return
 	}
 	st := streamOf(req.PathValue("stream"))
@@ -141,7 +146,7 @@ func (r *Replica) tell(ctx context.Context, out *answer, pull *pulling, after in
 		wait, done := context.WithTimeout(ctx, r.cfg.Heartbeat)
 		err := r.store.Wait(wait, st, after)
 		done()
-		if r.store.Incarnation() != pull.of {
+		if r.mute() || r.store.Incarnation() != pull.of {
 			return // the next pull will hear that its position is lost
 		}
 		if err != nil || time.Since(beat) >= r.cfg.Heartbeat {
@@ -216,6 +221,10 @@ func (a *answer) flush() error {
 func (r *Replica) serveRows(w http.ResponseWriter, req *http.Request) {
 	if _, err := r.cfg.Caller(req); err != nil {
 		http.Error(w, err.Error(), http.StatusForbidden)
+		return
+	}
+	if r.mute() {
+		http.Error(w, "another node speaks for this Region", http.StatusMisdirectedRequest)
 		return
 	}
 	after, err := strconv.ParseInt(req.URL.Query().Get("after"), 10, 64)

@@ -34,6 +34,10 @@ func (s *Store) Head(st Stream) int64 {
 	return s.heads[st].n
 }
 
+// Refresh reads the heads: what was committed before it was called, by whichever
+// of the Region's nodes, Head then tells. Without it, Head may be late by a poll.
+func (s *Store) Refresh(ctx context.Context) error { return s.learnHeads(ctx) }
+
 // Wait returns when the stream has a block after n, or ctx ends.
 func (s *Store) Wait(ctx context.Context, st Stream, n int64) error {
 	for {

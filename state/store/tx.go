@@ -319,9 +319,15 @@ func (s *Store) Update(ctx context.Context, fn func(*Tx) error, touch ...Touch) 
 		return nil
 	case r.optOuts > 0:
 		return s.accept(ctx, r, acknowledge)
-	default:
-		return acknowledge(ctx, r.at)
 	}
+	if err := acknowledge(ctx, r.at); err != nil {
+		return err
+	}
+	// Of a Region's nodes one may hear late that control has moved.
+	if at, ok := aws.ControlEpochFrom(ctx); ok && at != s.epoch() {
+		return aws.Unavailable("Control moved from epoch %d to %d while the call was written: whether it stands is not known. Please retry.", at, s.epoch())
+	}
+	return nil
 }
 
 // Acknowledge has Update call f after the local commit of safety data, with the
