@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -55,21 +56,28 @@ func TestNodesOfARegionInAGroup(t *testing.T) {
 	w.gathered(second)
 	a := newApp(t, w)
 	a.ask(second)
-	for i := range 20 {
+	took := map[int][]time.Duration{}
+	for i := range 40 {
+		at := []int{here, second}[i%2]
 		begun := time.Now()
-		if _, err := w.client(second).UpdateEndpoint(t.Context(), &pinpoint.UpdateEndpointInput{
+		if _, err := w.client(at).UpdateEndpoint(t.Context(), &pinpoint.UpdateEndpointInput{
 			ApplicationId: &a.id, EndpointId: aws.String(fmt.Sprint("out", i)),
 			EndpointRequest: &types.EndpointRequest{Address: aws.String(fmt.Sprintf("out%d@tea.example", i)), ChannelType: types.ChannelTypeEmail, OptOut: aws.String("ALL")},
 		}); err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(begun); took > 2*time.Second {
-			t.Errorf("an opt-out by the node that does not speak for the Region took %s: it was not acknowledged", took)
-		}
+		took[at] = append(took[at], time.Since(begun))
 		// Acknowledged: the other Region has it.
 		e, err := w.client(there).GetEndpoint(t.Context(), &pinpoint.GetEndpointInput{ApplicationId: &a.id, EndpointId: aws.String(fmt.Sprint("out", i))})
 		if err != nil || aws.ToString(e.EndpointResponse.OptOut) != "ALL" {
 			t.Fatalf("the other Region: %v", err)
+		}
+	}
+	for at, all := range took {
+		slices.Sort(all)
+		t.Logf("opt-outs by %s took %s at the median, %s at most", w.nodes[at].name, all[len(all)/2].Round(10*time.Microsecond), all[len(all)-1].Round(10*time.Microsecond))
+		if all[len(all)-1] > 2*time.Second { // it is accepted without the group after 5 s
+			t.Errorf("an opt-out by %s was not acknowledged", w.nodes[at].name)
 		}
 	}
 	const calls = 50
