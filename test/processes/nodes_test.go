@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/pinpoint/types"
 
 	"github.com/everpoint/everpoint/cmd/node"
+	"github.com/everpoint/everpoint/state/quorum"
 )
 
 // second adds another node to the first Region and returns its number.
@@ -42,7 +44,7 @@ func (w *world) second() int {
 }
 
 // A Region of two nodes on one database: each takes calls that the group must
-// have, one claims for both; when that one is killed in the middle of a campaign
+// have, one claims for both; when that one is killed or paused in the middle of a campaign
 // the other does.
 func TestNodesOfARegionInAGroup(t *testing.T) {
 	url := os.Getenv("TEST_POSTGRES_URL")
@@ -97,18 +99,44 @@ func TestNodesOfARegionInAGroup(t *testing.T) {
 	w.told = w.wentOut()
 	moment := w.told + len(reach)/10 + rnd.IntN(len(reach)*8/10)
 	campaign := a.campaign("LEAVE")
+	var err error
 	untilEvery(t, time.Millisecond, "the campaign does not begin", func() bool { return w.wentOut() >= moment })
-	w.nodes[here].kill()
+	paused := rnd.IntN(2) == 0
+	if paused {
+		err = w.nodes[here].cmd.Process.Signal(syscall.SIGSTOP)
+	} else {
+		w.nodes[here].kill()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	died := time.Now()
 	a.ask(there)
 	a.finish(campaign)
-	t.Logf("finished %s after the node was killed", time.Since(died).Round(time.Millisecond))
+	t.Logf("finished %s after the node was lost, paused %v", time.Since(died).Round(time.Millisecond), paused)
 	if v := a.judge(campaign, recipientsOfTakeover, reach); v.listed > 2*ambiguousPerKillMax {
 		t.Errorf("%d are listed", v.listed)
 	}
 	// The Region is back in the set without the node, and with it; and it sends.
+	until(t, "the other node does not speak for the Region", func() bool {
+		role := w.group(second).Quorum.Role
+		return role == string(quorum.Follower) || role == string(quorum.Leader)
+	})
 	w.gathered(second)
-	w.start(here)
+	if paused {
+		if err := w.nodes[here].cmd.Process.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the node that was paused does not notice", func() bool { return w.group(here).Quorum.Role == string(quorum.Following) })
+		heard := map[string]int{}
+		for _, m := range w.messages() {
+			if heard[m.To]++; heard[m.To] > 1 {
+				t.Errorf("%s heard twice", m.To)
+			}
+		}
+	} else {
+		w.start(here)
+	}
 	w.gathered(here)
 	until(t, "the Region has no lease", func() bool {
 		r := w.group(there).Regions[1]
