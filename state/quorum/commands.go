@@ -26,6 +26,7 @@ type Result struct {
 	Index   uint64 // where in the log it was applied
 	Epoch   uint64 `json:",omitempty"` // of the lease, control, duty or set that the command was about
 	Granted uint64 `json:",omitempty"` // by Grant
+	Joined  bool   `json:",omitempty"` // the Stop came to one that stood already
 }
 
 // Bounds of the state, and so of a snapshot.
@@ -182,14 +183,18 @@ type Grant struct {
 type DropShares struct{ Prefix string }
 
 // Stop orders what the key names to be paused, cancelled or deleted. A weaker
-// order does not replace a stronger.
+// order does not replace a stronger, but it is the later of the two: its Result
+// holds the epoch that Halt has then.
 type Stop struct {
 	Key  string
-	Halt Halt
+	Halt Halt // without Epoch
 }
 
 // DropStops takes stop orders back, or forgets them when they were carried out.
-type DropStops struct{ Keys []string }
+type DropStops struct {
+	Keys []string
+	UpTo uint64 `json:",omitempty"` // an order of a later epoch stays; 0: none does
+}
 
 // Barrier changes nothing: its index is a moment that all voters can be asked
 // about.
@@ -368,6 +373,9 @@ func (c DropShares) check() error { return named(keyBytesMax, "Prefix", c.Prefix
 func (c Stop) check() error {
 	if c.Halt.Kind.strength() == 0 {
 		return aws.InvalidMember("Halt.Kind", "a stop order %q is none of pause, cancel and delete", c.Halt.Kind)
+	}
+	if c.Halt.Version < 0 {
+		return aws.InvalidMember("Halt.Version", "the version %d is below 0", c.Halt.Version)
 	}
 	if err := short("Halt.By", c.Halt.By, nameBytesMax); err != nil {
 		return err
@@ -736,20 +744,28 @@ func (c DropShares) apply(s *State) (Result, error) {
 }
 
 func (c Stop) apply(s *State) (Result, error) {
-	old, ok := s.Stops[c.Key]
-	if ok && old.Kind.strength() >= c.Halt.Kind.strength() {
-		return Result{}, nil
-	}
-	if !ok && len(s.Stops) >= stopsMax {
+	halt, ok := s.Stops[c.Key]
+	switch {
+	case !ok && len(s.Stops) >= stopsMax:
 		return Result{}, aws.Quota("there are %d stop orders already", stopsMax)
+	case halt.Kind.strength() < c.Halt.Kind.strength():
+		halt = c.Halt
+	case halt.Kind == c.Halt.Kind && c.Halt.Version == 0:
+		halt.Version = 0
+	case halt.Kind == c.Halt.Kind && halt.Version > 0:
+		halt.Version = max(halt.Version, c.Halt.Version)
 	}
-	s.Stops = with(s.Stops, c.Key, c.Halt)
-	return Result{}, nil
+	s.StopEpoch++
+	halt.Epoch = s.StopEpoch
+	s.Stops = with(s.Stops, c.Key, halt)
+	return Result{Epoch: s.StopEpoch, Joined: ok}, nil
 }
 
 func (Barrier) apply(*State) (Result, error) { return Result{}, nil }
 
 func (c DropStops) apply(s *State) (Result, error) {
-	s.Stops = without(s.Stops, func(k string) bool { return slices.Contains(c.Keys, k) })
+	s.Stops = without(s.Stops, func(k string) bool {
+		return slices.Contains(c.Keys, k) && (c.UpTo == 0 || s.Stops[k].Epoch <= c.UpTo)
+	})
 	return Result{}, nil
 }

@@ -30,8 +30,8 @@ func TestEncoding_every_command_comes_back_as_it_was(t *testing.T) {
 		DropMarks{"k"},
 		Grant{"k", "a", 1, 2},
 		DropShares{"k"},
-		Stop{"k", Halt{Cancel, "who", 8}},
-		DropStops{[]string{"k"}},
+		Stop{"k", Halt{Cancel, 0, 3, "who", 8}},
+		DropStops{[]string{"k"}, 9},
 		Barrier{},
 	}
 	if len(all) != len(decoders) {

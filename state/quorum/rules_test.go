@@ -451,7 +451,7 @@ func TestRules_shares_and_stops(t *testing.T) {
 	r.do(Stop{Key: "app/c1", Halt: Halt{Kind: Pause, AtMillis: 2}})
 	r.do(Stop{Key: "app/c2", Halt: Halt{Kind: Pause, AtMillis: 3}})
 	r.do(Stop{Key: "app/c2", Halt: Halt{Kind: Delete, AtMillis: 4}})
-	want := map[string]Halt{"app/c1": {Kind: Cancel, AtMillis: 1}, "app/c2": {Kind: Delete, AtMillis: 4}}
+	want := map[string]Halt{"app/c1": {Kind: Cancel, Epoch: 2, AtMillis: 1}, "app/c2": {Kind: Delete, Epoch: 4, AtMillis: 4}}
 	if !maps.Equal(r.m.state.Stops, want) {
 		t.Errorf("stops %v", r.m.state.Stops)
 	}
@@ -459,6 +459,40 @@ func TestRules_shares_and_stops(t *testing.T) {
 	if len(r.m.state.Stops) != 1 {
 		t.Errorf("stops %v", r.m.state.Stops)
 	}
+}
+
+func TestRules_of_stop_orders(t *testing.T) {
+	r := newRules(t)
+	stop := func(kind HaltKind, version int) Result {
+		return r.do(Stop{Key: "app/c", Halt: Halt{Kind: kind, Version: version}})
+	}
+	if got := stop(Pause, 3); got.Epoch != 1 || got.Joined {
+		t.Errorf("the first order came to %+v", got)
+	}
+	if got := stop(Pause, 5); got.Epoch != 2 || !got.Joined || r.m.state.Stops["app/c"].Version != 5 {
+		t.Errorf("an order of a later version came to %+v, stops %v", got, r.m.state.Stops)
+	}
+	if stop(Pause, 0); r.m.state.Stops["app/c"].Version != 0 {
+		t.Errorf("an order of any version: stops %v", r.m.state.Stops)
+	}
+	if stop(Pause, 7); r.m.state.Stops["app/c"].Version != 0 {
+		t.Errorf("after it, one of version 7: stops %v", r.m.state.Stops)
+	}
+	// Who carried out the order that it saw does not drop one that it did not see.
+	if r.do(DropStops{Keys: []string{"app/c"}, UpTo: 3}); len(r.m.state.Stops) != 1 {
+		t.Error("a later order was dropped with an earlier one")
+	}
+	if r.do(DropStops{Keys: []string{"app/c"}, UpTo: 4}); len(r.m.state.Stops) != 0 {
+		t.Errorf("stops %v", r.m.state.Stops)
+	}
+	if got := stop(Delete, 0); got.Epoch != 5 {
+		t.Errorf("an epoch was used again: %+v", got)
+	}
+	for i := range stopsMax - 1 {
+		r.m.state.Stops = with(r.m.state.Stops, fmt.Sprint("app/other", i), Halt{Kind: Pause})
+	}
+	r.refuse(aws.KindQuota, "stop orders already", Stop{Key: "app/one-more", Halt: Halt{Kind: Pause}})
+	stop(Delete, 0) // of a key that is there
 }
 
 func TestRules_what_is_out_of_bounds_is_not_proposed(t *testing.T) {
@@ -501,6 +535,7 @@ func TestRules_what_is_out_of_bounds_is_not_proposed(t *testing.T) {
 		Stop{Key: "k"},
 		Stop{Key: "k", Halt: Halt{Kind: "halt"}},
 		Stop{Halt: Halt{Kind: Pause}},
+		Stop{Key: "k", Halt: Halt{Kind: Pause, Version: -1}},
 		DropStops{},
 		DropStops{Keys: []string{long}},
 	} {
@@ -757,7 +792,7 @@ func TestMachine_snapshot_fits_its_envelope(t *testing.T) {
 		s.Shares[key(i, keyBytesMax)] = byRegion
 	}
 	for i := range stopsMax {
-		s.Stops[key(i, keyBytesMax)] = Halt{Delete, who, 1 << 62}
+		s.Stops[key(i, keyBytesMax)] = Halt{Delete, 1 << 63, 1 << 62, who, 1 << 62}
 	}
 	for i := range window {
 		m.recent = append(m.recent, answer{ID: key(i, idBytesMax), Message: strings.Repeat("\x01", reasonBytesMax+2*nameBytesMax), Member: key(i, nameBytesMax)})

@@ -42,7 +42,10 @@ type State struct {
 	// Shares are granted amounts by key (a quota and its window) and Region. They
 	// only grow: what a dead Region was granted counts as spent.
 	Shares map[string]map[string]uint64
-	Stops  map[string]Halt
+	// Stops are the orders that the control Region has not carried out yet.
+	Stops map[string]Halt
+	// StopEpoch rises with every stop order.
+	StopEpoch uint64 `json:",omitempty"`
 }
 
 // Voter is a member of the quorum: a Region's or the witness.
@@ -112,6 +115,8 @@ type Lease struct {
 // Halt is a stop order for whatever its key names.
 type Halt struct {
 	Kind     HaltKind
+	Epoch    uint64 `json:",omitempty"` // the StopEpoch of the latest order for the key
+	Version  int    `json:",omitempty"` // a later version of what the key names is not meant; 0: any is
 	By       string `json:",omitempty"`
 	AtMillis int64  `json:",omitempty"`
 }
