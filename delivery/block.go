@@ -78,7 +78,7 @@ func (s *Service) block(ctx context.Context, it *queue.Item) error {
 		if left == 0 {
 			return j.finish(ctx)
 		}
-		if !s.duty.Valid(j.epoch) {
+		if !s.duty.Valid(j.epoch) || s.ordered(plan.plan) {
 			return j.rest(ctx, s.now().Add(dutyPause))
 		}
 		if len(chunk) > 0 {
@@ -110,7 +110,8 @@ func (j *job) rest(ctx context.Context, until time.Time) error {
 	return j.s.store.Update(ctx, func(tx *store.Tx) error { return j.it.Again(tx, until, nil) }, j.it.Touch()...)
 }
 
-// dutyPause is how long a block rests while its Region may not send.
+// dutyPause is how long a block rests while its Region may not send, or while it
+// was ordered to stop.
 const dutyPause = time.Second
 
 // patience is how long a worker waits for a turn or a retry before it gives its
@@ -405,6 +406,10 @@ func (j *job) provider(c *candidate) *breaker {
 func (j *job) intend(ctx context.Context, chunk []int) ([]*ready, error) {
 	var going []*ready
 	var later map[int]time.Time // whose provider cannot be reached
+	stopped, err := j.stopped(ctx)
+	if err != nil {
+		return nil, err
+	}
 	touch := j.it.Touch()
 	for _, i := range chunk {
 		if key := j.block.Members[i].Key; key != nil {
@@ -433,6 +438,9 @@ func (j *job) intend(ctx context.Context, chunk []int) ([]*ready, error) {
 				return err
 			}
 			reason := guard(now, j.plan.plan, c)
+			if stopped {
+				reason = ReasonStopped
+			}
 			if !stands {
 				reason = ReasonSuperseded
 			}
@@ -478,7 +486,7 @@ func (j *job) intend(ctx context.Context, chunk []int) ([]*ready, error) {
 		}
 		return putIntent(tx, j.s.rowKey(tx, j.key), row)
 	}
-	err := j.s.duty.Claim(ctx, j.epoch, func() error { return j.s.store.Update(ctx, write, touch...) })
+	err = j.s.duty.Claim(ctx, j.epoch, func() error { return j.s.store.Update(ctx, write, touch...) })
 	if err != nil && !committed {
 		return nil, err
 	}
@@ -512,10 +520,34 @@ func (j *job) stands(r store.Reader) (bool, error) {
 	return j.s.stands(r, string(call.Record), j.plan.plan.ID)
 }
 
+// stopped reports whether the plan's run was stopped. It looks before the update
+// that acts on it: a row that every block of a run would lock is no part of one.
+func (j *job) stopped(ctx context.Context) (bool, error) {
+	if j.plan.plan.Campaign == nil {
+		return false, nil
+	}
+	return j.s.stopped(j.s.store.Reader(ctx), j.plan.plan)
+}
+
 // again makes the last check once more, when other Regions had a say in the
-// intents: what they had acknowledged by then, an opt-out above all, is here now.
+// intents: what they had acknowledged by then, an opt-out above all, is here now. The
+// run may have been stopped in any case.
 // Who does not pass any more is held.
 func (j *job) again(ctx context.Context, going []*ready) ([]*ready, error) {
+	hold := func(reason string) ([]*ready, error) {
+		for _, g := range going {
+			g.held = reason
+		}
+		return nil, j.settle(ctx, going)
+	}
+	// It may have been stopped while the others were waited for, even by this Region
+	// after they were given up.
+	switch stopped, err := j.stopped(ctx); {
+	case err != nil:
+		return nil, err
+	case stopped:
+		return hold(ReasonStopped)
+	}
 	st, err := j.s.duty.Standing()
 	if err == nil && len(st.Others) == 0 {
 		return going, nil
@@ -526,10 +558,7 @@ func (j *job) again(ctx context.Context, going []*ready) ([]*ready, error) {
 	case err != nil:
 		return nil, err
 	case !ok:
-		for _, g := range going {
-			g.held = ReasonSuperseded
-		}
-		return nil, j.settle(ctx, going)
+		return hold(ReasonSuperseded)
 	}
 	for _, g := range going {
 		c, err := j.candidate(r, g.i)
@@ -695,6 +724,10 @@ func (j *job) one(ctx context.Context, g *ready) {
 	if !j.it.Valid() || !j.s.duty.Valid(j.epoch) {
 		// The lease ran out while this waited: another may hold the block by now.
 		g.outcome = courier.Outcome{Status: courier.Deferred, Code: "lease", Detail: "the lease ran out before the wire"}
+		return
+	}
+	if j.s.ordered(j.plan.plan) {
+		g.outcome = courier.Outcome{Status: courier.Deferred, Code: "stop", Detail: "it was ordered to stop before the wire"}
 		return
 	}
 	wire = true

@@ -25,6 +25,7 @@ const (
 	ReasonCampaignCap     = "CAMPAIGN_CAP"
 	ReasonExpired         = "EXPIRED"
 	ReasonUnsupported     = "UNSUPPORTED_CHANNEL"
+	ReasonStopped         = "STOPPED"    // the run was stopped, or its campaign or app was deleted
 	ReasonSuperseded      = "SUPERSEDED" // another Region claimed the recipient in its place
 )
 

@@ -66,6 +66,8 @@ type Service struct {
 	duty     group.Duty
 	onClaim  func(plan string, members []Member)
 	stands   func(r store.Reader, record, plan string) (bool, error)
+	ordered  func(p *Plan) bool
+	stopped  func(r store.Reader, p *Plan) (bool, error)
 	window   *window
 	breakers map[string]*breaker
 	paces    map[string]pacer // by number
@@ -101,6 +103,7 @@ func New(
 	s := &Service{
 		cfg: cfg, store: st, queue: q, routes: routes, now: now, log: log.With("component", "delivery"), rnd: rnd,
 		duty: duty, onClaim: func(string, []Member) {}, window: newWindow(st, told), plans: map[string]*compiled{}, planPaces: map[string]pacer{},
+		ordered: func(*Plan) bool { return false }, stopped: func(store.Reader, *Plan) (bool, error) { return false, nil },
 		breakers: map[string]*breaker{"mail": {now: now}}, paces: map[string]pacer{},
 	}
 	for route := range routes.Text {
@@ -127,6 +130,13 @@ func (s *Service) OnClaim(f func(plan string, members []Member)) { s.onClaim = f
 // Regions, one plan stands. It is called before Mount, once.
 func (s *Service) Calls(stands func(r store.Reader, record, plan string) (bool, error)) {
 	s.stands = stands
+}
+
+// Stops says of which plans messages do not go out: they wait while ordered says so,
+// which is asked before every message and cheap, and those of a campaign are held
+// when stopped does. It is called before Mount, once.
+func (s *Service) Stops(ordered func(p *Plan) bool, stopped func(r store.Reader, p *Plan) (bool, error)) {
+	s.ordered, s.stopped = ordered, stopped
 }
 
 // InFlight is how many attempts of this node lie between intent and an entry that

@@ -10,6 +10,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,6 +51,7 @@ func settleControl(cfg *Config) error {
 	}
 	or(&cfg.ControlTimeout, cfg.OperationTimeout*3/4)
 	or(&cfg.ControlPatience, 5*time.Second)
+	or(&cfg.OrderAfter, 500*time.Millisecond)
 	or(&cfg.ForwardsMax, max(cfg.RequestsMax/4, 1))
 	if cfg.ControlTimeout >= cfg.OperationTimeout {
 		return fmt.Errorf("door: ControlTimeout %v is not shorter than OperationTimeout %v", cfg.ControlTimeout, cfg.OperationTimeout)
@@ -118,6 +120,66 @@ func (c *call) patient(ctx context.Context, began time.Time) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+// headerOrdered is in the answer to a call that stops something and was not served:
+// it is carried out by whoever has control.
+const headerOrdered = "X-Everpoint-Stop-Ordered"
+
+// stop answers a call that stops something. When who serves it has not answered
+// soon, it is ordered by another way too, and then not waited for much longer. The
+// order is withdrawn when the call was served after all; when nobody can say that it
+// was, the order answers it.
+func (c *call) stop(ctx context.Context, body []byte) *wire.Response {
+	serving, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	refused, answered := make(chan struct{}), make(chan struct{})
+	var ordered *wire.Response
+	var withdraw func(context.Context)
+	var order sync.WaitGroup
+	order.Go(func() {
+		after := c.door.cfg.OrderAfter
+		late := time.NewTimer(after)
+		defer late.Stop()
+		select {
+		case <-late.C:
+		case <-refused:
+		case <-answered:
+			return
+		}
+		if ordered, withdraw = c.match.Order(ctx, c.req); withdraw == nil {
+			return
+		}
+		late.Reset(2 * after)
+		select {
+		case <-late.C:
+			giveUp()
+		case <-refused:
+		case <-answered:
+		}
+	})
+	resp := c.served(serving, body)
+	if resp.Status == http.StatusServiceUnavailable {
+		close(refused)
+	} else {
+		close(answered)
+	}
+	order.Wait()
+	switch {
+	case withdraw == nil:
+		return resp
+	case resp.Status < http.StatusInternalServerError && resp.Status != http.StatusNotFound:
+		withdraw(ctx)
+		return resp
+	}
+	// It is not known to be served, or the order was carried out first.
+	c.door.log.WarnContext(ctx, "a stop was ordered", "request_id", c.record.RequestID, "action", c.record.Action,
+		"resource", c.record.Resource, "status", resp.Status)
+	ordered.Header[headerOrdered] = []string{"true"}
+	if where := resp.Header[headerControlRegion]; where != nil {
+		ordered.Header[headerControlRegion] = where
+	}
+	return ordered
 }
 
 const seatInterval = 100 * time.Millisecond

@@ -48,6 +48,7 @@ var (
 	_ = wire.Link([]*wire.Schema{createdOutput})
 
 	restCreate  = wire.Define[restNote, created](wire.Op{Name: "CreateNote", Method: "POST", URI: "/v1/apps/{ApplicationId}/note", Service: restService, Input: restInput, Output: createdOutput, Plane: wire.ControlPlane})
+	restStop    = wire.Define[restNote, created](wire.Op{Name: "StopNote", Method: "DELETE", URI: "/v1/apps/{ApplicationId}/running-note", Service: restService, Input: restInput, Output: createdOutput, Plane: wire.ControlPlane})
 	jsonCreate  = wire.Define[bodyNote, created](wire.Op{Name: "CreateNote", Service: jsonService, Input: bodyInput, Output: createdOutput, Plane: wire.ControlPlane})
 	queryCreate = wire.Define[bodyNote, created](wire.Op{Name: "CreateNote", Service: queryService, Input: bodyInput, Output: createdOutput, Plane: wire.ControlPlane})
 	jsonLater   = wire.Define[bodyNote, created](wire.Op{Name: "CreateLater", Service: jsonService, Input: bodyInput, Output: createdOutput, Plane: wire.ControlPlane})
@@ -92,6 +93,7 @@ type region struct {
 	made    atomic.Int64  // calls that CreateNote has carried out
 	gate    chan struct{} // CreateNote with Text "wait" waits here
 	entered chan struct{} // and says so here
+	orders  orders        // that StopNote was given
 
 	certificate tls.Certificate
 	pool        *x509.CertPool
@@ -126,6 +128,27 @@ func twoRegions(t *testing.T, change func(name string, cfg *Config)) (e, w *regi
 	return e, w
 }
 
+// orders are where a room would order.
+type orders struct {
+	given, withdrawn atomic.Int64
+	was              chan struct{} // hears of each
+	refused          atomic.Bool   // none can be given
+	partly           atomic.Bool   // what is given is not all that was asked for
+}
+
+func (o *orders) give(context.Context, *restNote) (*created, func(context.Context), error) {
+	if o.refused.Load() {
+		return nil, nil, aws.Unavailable("no majority")
+	}
+	o.given.Add(1)
+	o.was <- struct{}{}
+	withdraw := func(context.Context) { o.withdrawn.Add(1) }
+	if o.partly.Load() {
+		return nil, withdraw, aws.Unavailable("the rest was not written")
+	}
+	return &created{Text: new("ordered")}, withdraw, nil
+}
+
 // over lets Regions call each other by one version of HTTP.
 func over(version string) func(string, *Config) {
 	return func(_ string, cfg *Config) {
@@ -141,7 +164,7 @@ func newRegion(t *testing.T, name string) *region {
 	dir := t.TempDir()
 	r := &region{
 		name: name, control: &seats{}, records: &records{}, logged: &lockedBuffer{},
-		gate: make(chan struct{}), entered: make(chan struct{}, 16),
+		gate: make(chan struct{}), entered: make(chan struct{}, 16), orders: orders{was: make(chan struct{}, 16)},
 		certFile: filepath.Join(dir, "cert.pem"), keyFile: filepath.Join(dir, "key.pem"),
 	}
 	r.pool = certificate(t, r.certFile, r.keyFile, name, ecdsaKey(t))
@@ -256,6 +279,10 @@ func (r *region) mux() *wire.Mux {
 	wire.Handle(mux, restCreate, "apps/{ApplicationId}", func(ctx context.Context, in *restNote) (*created, error) {
 		return answer(ctx, &in.ApplicationId, in.Text)
 	})
+	wire.Handle(mux, restStop, "apps/{ApplicationId}", func(ctx context.Context, in *restNote) (*created, error) {
+		return answer(ctx, &in.ApplicationId, &in.ApplicationId)
+	})
+	wire.Order(mux, restStop, r.orders.give)
 	body := func(ctx context.Context, in *bodyNote) (*created, error) {
 		return answer(ctx, in.ApplicationId, in.Text)
 	}

@@ -114,6 +114,10 @@ type Config struct {
 	// than OperationTimeout. 0 means three quarters of that.
 	ControlTimeout time.Duration
 
+	// OrderAfter is how long a call that stops something may go unanswered before the
+	// stop is ordered beside it, where the mux has an order for it; 0 means 500 ms.
+	OrderAfter time.Duration
+
 	// ForwardsMax bounds the calls that wait for the control Region, so that the
 	// data plane goes on when it hangs; 0 means a quarter of RequestsMax. One more
 	// is answered 503.

@@ -137,6 +137,14 @@ func (c *call) handle(w http.ResponseWriter) *wire.Response {
 			return c.fail(err)
 		}
 	}
+	if d.cfg.Control != nil && c.from == nil && c.match.Orders() {
+		return c.stop(ctx, body)
+	}
+	return c.served(ctx, body)
+}
+
+// served is the answer of whoever has to serve the call.
+func (c *call) served(ctx context.Context, body []byte) *wire.Response {
 	seat, resp := c.settled(ctx, body)
 	if resp != nil {
 		return resp

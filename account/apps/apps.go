@@ -60,6 +60,7 @@ type Service struct {
 	now      func() time.Time
 	log      *slog.Logger
 	contents []Content
+	orders   Orders // nil: none can be given
 	wake     chan struct{}
 }
 
@@ -83,6 +84,9 @@ func (s *Service) Mount(m *wire.Mux) {
 	wire.Handle(m, pinpoint.GetApps, "apps", s.list)
 	wire.Handle(m, pinpoint.GetApp, "apps/{ApplicationId}", s.get)
 	wire.Handle(m, pinpoint.DeleteApp, "apps/{ApplicationId}", s.delete)
+	if s.orders != nil {
+		wire.Order(m, pinpoint.DeleteApp, s.orderDelete)
+	}
 	wire.Handle(m, pinpoint.GetApplicationSettings, "apps/{ApplicationId}", s.getSettings)
 	wire.Handle(m, pinpoint.UpdateApplicationSettings, "apps/{ApplicationId}", s.updateSettings)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/everpoint/everpoint/aws"
 	"github.com/everpoint/everpoint/aws/wire"
 	"github.com/everpoint/everpoint/state/changelog"
+	"github.com/everpoint/everpoint/state/quorum"
 	"github.com/everpoint/everpoint/state/store"
 )
 
@@ -249,6 +250,44 @@ func TestSettings(t *testing.T) {
 		}
 	}
 	r.expect("GET", path, "", 200, want)
+}
+
+// given takes every order.
+type given map[string]quorum.Halt
+
+func (g given) Order(_ context.Context, key string, h quorum.Halt) (func(context.Context), error) {
+	g[key] = h
+	return func(context.Context) { delete(g, key) }, nil
+}
+
+func TestStops(t *testing.T) {
+	r := newRoom(t, Config{})
+	id := r.make("Tea")
+	orders := given{}
+	r.Orders(orders)
+	ctx := aws.WithCaller(t.Context(), aws.Caller{Account: account, Principal: strings.Repeat("x", 200)})
+	in := &pinpoint.DeleteAppRequest{ApplicationId: id}
+	if _, withdraw, err := r.orderDelete(aws.WithCaller(ctx, aws.Caller{Account: "999999999999"}), in); withdraw != nil || !errors.Is(err, aws.NotFound("")) {
+		t.Errorf("an order of another account: %v", err)
+	}
+	out, withdraw, err := r.orderDelete(ctx, in)
+	if err != nil || withdraw == nil || out.ApplicationResponse.Name != "Tea" {
+		t.Fatalf("answered %+v, %v", out, err)
+	}
+	if h := orders[id]; h.Kind != quorum.Delete || len(h.By) != callerBytesMax {
+		t.Errorf("the order is %+v", h)
+	}
+	if status, _ := r.call(account, "GET", "/v1/apps/"+id, ""); status != 200 {
+		t.Errorf("before it was carried out the app answers %d", status)
+	}
+	for range 2 { // and once more, for what was done already
+		if err := errors.Join(r.CarryOut(ctx, id), r.CarryOut(ctx, "unknown")); err != nil {
+			t.Fatal(err)
+		}
+		if status, _ := r.call(account, "GET", "/v1/apps/"+id, ""); status != 404 {
+			t.Errorf("after it was carried out the app answers %d", status)
+		}
+	}
 }
 
 func TestPurge(t *testing.T) {

@@ -100,18 +100,23 @@ func (s *Service) delete(ctx context.Context, in *pinpoint.DeleteAppRequest) (*p
 			return err
 		}
 		was = a
-		now := aws.Timestamp(s.now())
-		// Without an index value: the account no longer has it.
-		if err := store.Save(tx, Kind, a.ID, &App{Account: a.Account, ID: a.ID, DeletedAt: now}); err != nil {
-			return err
-		}
-		tx.AfterCommit(s.rouse)
-		return store.Save(tx, kindPurge, a.ID, &purge{DeletedAt: s.now().UnixMilli()})
+		return s.remove(tx, a)
 	}, store.Touch{Kind: Kind, Key: in.ApplicationId})
 	if err != nil {
 		return nil, err
 	}
 	return &pinpoint.DeleteAppResponse{ApplicationResponse: response(caller, was)}, nil
+}
+
+// remove writes an app's tombstone, and that its rows are to be purged.
+func (s *Service) remove(tx *store.Tx, a *App) error {
+	now := aws.Timestamp(s.now())
+	// Without an index value: the account no longer has it.
+	if err := store.Save(tx, Kind, a.ID, &App{Account: a.Account, ID: a.ID, DeletedAt: now}); err != nil {
+		return err
+	}
+	tx.AfterCommit(s.rouse)
+	return store.Save(tx, kindPurge, a.ID, &purge{DeletedAt: s.now().UnixMilli()})
 }
 
 // getSettings answers GetApplicationSettings.

@@ -167,6 +167,43 @@ func (m *Match) Invoke(ctx context.Context, r *Request) (resp *Response) {
 	return resp
 }
 
+// Orders reports whether the operation can be ordered; see [Order].
+func (m *Match) Orders() bool {
+	mt := m.mux.mounts[m.Op]
+	return m.Op != nil && mt != nil && mt.order != nil
+}
+
+// Order is Invoke by the operation's order. It may be called while Invoke runs.
+// withdraw is nil when no order was given; then resp means nothing.
+func (m *Match) Order(ctx context.Context, r *Request) (resp *Response, withdraw func(context.Context)) {
+	id := aws.CallerFrom(ctx).RequestID
+	defer func() {
+		if p := recover(); p != nil {
+			m.log().ErrorContext(ctx, "order panicked",
+				"operation", m.name(), "request_id", id, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			resp, withdraw = nil, nil
+		}
+	}()
+	mt := m.mux.mounts[m.Op]
+	in, err := m.decode(mt, r)
+	if err != nil {
+		return nil, nil
+	}
+	out, withdraw, err := mt.order(ctx, in)
+	if withdraw == nil {
+		if err != nil {
+			m.log().InfoContext(ctx, "stop not ordered", "operation", m.name(), "request_id", id, "error", err)
+		}
+		return nil, nil
+	}
+	if err == nil {
+		if resp, err = m.encode(mt, out, id); err == nil {
+			return resp, withdraw
+		}
+	}
+	return m.Fail(id, err), withdraw
+}
+
 func (m *Match) name() string {
 	if m.Op == nil {
 		return ""

@@ -55,6 +55,7 @@ type mount struct {
 	pattern []part
 	in, out *plan
 	call    func(context.Context, any) (any, error)
+	order   func(context.Context, any) (any, func(context.Context), error) // nil: see Order
 }
 
 // NewMux routes every operation of the services; those that nobody mounts
@@ -130,6 +131,21 @@ func Handle[I, O any](m *Mux, op *Operation[I, O], resource string, h func(conte
 			}
 			return out, nil
 		},
+	}
+}
+
+// Order adds to a mounted operation, one that stops something, how it is ordered
+// where what serves it does not answer. h answers as the operation would; withdraw
+// takes the order back, and is nil when none was given. What it answers beside a
+// withdraw, an error too, is said of an order that stands.
+func Order[I, O any](m *Mux, op *Operation[I, O], h func(context.Context, *I) (out *O, withdraw func(context.Context), err error)) {
+	mt := m.mounts[&op.Op]
+	if mt == nil || mt.order != nil {
+		panic(fmt.Sprintf("wire: order %s: it is not mounted, or has an order", op.Op.Key()))
+	}
+	mt.order = func(ctx context.Context, in any) (any, func(context.Context), error) {
+		out, withdraw, err := h(ctx, in.(*I))
+		return out, withdraw, err
 	}
 }
 

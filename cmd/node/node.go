@@ -230,6 +230,12 @@ func (n *Node) assemble(w World) error {
 	// Floor 5: who decides to speak, and who tells what happened.
 	campaignRoom := campaigns.New(campaigns.Config{}, st, n.Queue, n.Delivery, n.Duty, n.Index, segments.Load, tokens, ids, w.Now, log)
 	n.merged = append(n.merged, n.Delivery.Merged, campaignRoom.Merged)
+	var orders []runner
+	if n.Quorum != nil {
+		appRoom.Orders(n.Quorum)
+		campaignRoom.Orders(n.Quorum)
+		orders = append(orders, runner{"stops", (&stops{n, appRoom, campaignRoom}).Run})
+	}
 	tagRoom := tags.New(tags.Config{Regions: cfg.Door.RegionsAccepted}, st, tagOwners()...)
 	messageRoom := messages.New(st, n.Delivery, ids, w.Now, log)
 	eventRoom := events.New(events.Config{}, st, endpointRoom, w.Now, log)
@@ -275,7 +281,15 @@ func (n *Node) assemble(w World) error {
 		{{"audience index", n.Index.Run}},
 		peers,
 		n.lease(),
-		{{"queue", n.Queue.Run}, {"delivery", n.Delivery.Run}, {"imports", imports.Run}, {"apps", appRoom.Run}, {"endpoints", endpointRoom.Run}, {"events", eventRoom.Run}, {"eventlog", facts.Run}},
+		append(orders, []runner{
+			{"queue", n.Queue.Run},
+			{"delivery", n.Delivery.Run},
+			{"imports", imports.Run},
+			{"apps", appRoom.Run},
+			{"endpoints", endpointRoom.Run},
+			{"events", eventRoom.Run},
+			{"eventlog", facts.Run},
+		}...),
 	}
 	if !w.NoDoor {
 		n.floors = append(n.floors, []runner{{"door", n.Door.Run}})

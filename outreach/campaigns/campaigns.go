@@ -16,6 +16,7 @@ import (
 	"github.com/everpoint/everpoint/state/changelog"
 	"github.com/everpoint/everpoint/state/group"
 	"github.com/everpoint/everpoint/state/queue"
+	"github.com/everpoint/everpoint/state/quorum"
 	"github.com/everpoint/everpoint/state/store"
 )
 
@@ -68,6 +69,7 @@ type Service struct {
 	queue    *queue.Queue
 	delivery *delivery.Service
 	duty     group.Duty
+	orders   Orders
 	index    *segments.Index
 	segment  FindSegment
 	tokens   *wire.Tokens
@@ -96,10 +98,11 @@ func New(
 		cfg.PollInterval = 20 * time.Millisecond
 	}
 	s := &Service{
-		cfg: cfg, store: st, queue: q, delivery: d, duty: duty, index: index, segment: segment,
+		cfg: cfg, store: st, queue: q, delivery: d, duty: duty, orders: (*quorum.Quorum)(nil), index: index, segment: segment,
 		tokens: tokens, ids: ids, now: now, log: log.With("component", "campaigns"), kept: map[string]*seen{},
 	}
 	d.OnClaim(s.claimed)
+	d.Stops(s.ordered, stopped)
 	return s
 }
 
@@ -114,6 +117,9 @@ func (s *Service) Mount(m *wire.Mux) {
 	wire.Handle(m, pinpoint.GetCampaignVersion, one, s.getVersion)
 	wire.Handle(m, pinpoint.GetCampaignVersions, one, s.listVersions)
 	wire.Handle(m, pinpoint.GetCampaignActivities, one, s.listActivities)
+
+	wire.Order(m, pinpoint.UpdateCampaign, s.orderUpdate)
+	wire.Order(m, pinpoint.DeleteCampaign, s.orderDelete)
 
 	wire.Handle(m, everpoint.GetCampaignRun, one, s.getRun)
 	wire.Handle(m, everpoint.GetCampaignReconciliation, one, s.reconcile)

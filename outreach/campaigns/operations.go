@@ -49,6 +49,9 @@ func (s *Service) create(ctx context.Context, in *pinpoint.CreateCampaignRequest
 func (s *Service) update(ctx context.Context, in *pinpoint.UpdateCampaignRequest) (*pinpoint.UpdateCampaignResponse, error) {
 	caller := aws.CallerFrom(ctx)
 	ids := s.activityIDs()
+	if err := s.settle(ctx, in.ApplicationId, in.CampaignId); err != nil {
+		return nil, err
+	}
 	var c *Campaign
 	err := s.store.Update(ctx, func(tx *store.Tx) error {
 		var err error
@@ -212,7 +215,7 @@ func (s *Service) list(ctx context.Context, in *pinpoint.GetCampaignsRequest) (*
 }
 
 // delete answers DeleteCampaign with the campaign, whose status is DELETED. Its
-// run stops; what was given to delivery already goes out.
+// run stops, and delivery holds whom it has not written to yet.
 func (s *Service) delete(ctx context.Context, in *pinpoint.DeleteCampaignRequest) (*pinpoint.DeleteCampaignResponse, error) {
 	caller := aws.CallerFrom(ctx)
 	var c *Campaign
@@ -221,28 +224,41 @@ func (s *Service) delete(ctx context.Context, in *pinpoint.DeleteCampaignRequest
 		if c, err = own(tx, caller.Account, in.ApplicationId, in.CampaignId); err != nil {
 			return err
 		}
-		c.DeletedAt = aws.Timestamp(tx.Now())
-		c.LastModifiedDate = c.DeletedAt
-		c.setAll(pinpoint.CampaignStatusDeleted)
-		for _, id := range c.Activities {
-			a, err := loadActivity(tx, c.ApplicationId, c.Id, id)
-			if err != nil {
-				return err
-			}
-			if a == nil || a.over() {
-				continue
-			}
-			a.end(stateCancelled, "", "the campaign was deleted", tx.Now())
-			if err := saveActivity(tx, a); err != nil {
-				return err
-			}
-		}
-		return save(tx, c)
+		return s.remove(tx, c)
 	}, store.Touch{Kind: kindCampaign, Key: campaignKey(in.ApplicationId, in.CampaignId)}, store.Touch{Kind: apps.Kind, Key: in.ApplicationId})
 	if err != nil {
 		return nil, err
 	}
 	return &pinpoint.DeleteCampaignResponse{CampaignResponse: c.response(caller.Region)}, nil
+}
+
+// remove deletes a campaign and ends its run.
+func (s *Service) remove(tx *store.Tx, c *Campaign) error {
+	c.DeletedAt = aws.Timestamp(tx.Now())
+	c.LastModifiedDate = c.DeletedAt
+	c.setAll(pinpoint.CampaignStatusDeleted)
+	if err := s.cancel(tx, c, "the campaign was deleted"); err != nil {
+		return err
+	}
+	return save(tx, c)
+}
+
+// cancel ends a campaign's activities that are not over.
+func (s *Service) cancel(tx *store.Tx, c *Campaign, why string) error {
+	for _, id := range c.Activities {
+		a, err := loadActivity(tx, c.ApplicationId, c.Id, id)
+		if err != nil {
+			return err
+		}
+		if a == nil || a.over() {
+			continue
+		}
+		a.end(stateCancelled, "", why, tx.Now())
+		if err := saveActivity(tx, a); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // getVersion answers GetCampaignVersion: the campaign as it was written then,

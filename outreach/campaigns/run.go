@@ -57,6 +57,7 @@ type situation struct {
 	part     *Part           // this Region's
 	done     group.Shards    // walked to their ends, by any Region
 	place    group.Standing  // this Region's place; zero: it may claim nothing
+	halted   bool            // a stop order waits to be carried out
 }
 
 // todo is the shards that this Region may walk now.
@@ -90,6 +91,8 @@ func decide(now time.Time, s *situation) decision {
 		return decision{step: stepAwait, due: a.ScheduledStart, why: "the start is ahead"}
 	case s.place.Epoch == 0:
 		return wait("the Region may claim nothing")
+	case s.halted:
+		return wait("it was ordered to stop")
 	case !s.place.Leads && (a.State == statePending || !s.segment && a.Walked.IsZero()):
 		return wait("the Region with control decides")
 	case !s.segment && a.Walked.IsZero():
@@ -229,6 +232,7 @@ func (r *runner) look(rd store.Reader) (*situation, error) {
 	if sit.place, err = s.duty.Standing(); err != nil {
 		sit.place = group.Standing{}
 	}
+	sit.halted = s.halted(r.target.App, r.target.Campaign, sit.activity.Version)
 	segment, err := s.segment(rd, r.target.App, sit.campaign.SegmentId, sit.campaign.SegmentVersion)
 	if err != nil {
 		return nil, err

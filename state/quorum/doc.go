@@ -105,7 +105,7 @@
 // # Where it is
 //
 // quorum.go is the room's door; state.go, commands.go and duty.go the rules;
-// machine.go and encoding.go how they meet the log; voter.go, join.go, lease.go
+// stops.go how stops are ordered; machine.go and encoding.go how they meet the log; voter.go, join.go, lease.go
 // the voter's loop; follow.go the other nodes; journal.go the rows; transport.go
 // and handler.go the wire; propose.go a command's way.
 //

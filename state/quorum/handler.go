@@ -22,12 +22,15 @@ const relayed = "Everpoint-Quorum-Relayed"
 //	                name, 503 with a reason
 //	POST join       a voter asks to be admitted; 202, 410 when its life is over, and
 //	                as above
+//	POST stop       a Stop, to be proposed for who does not reach the leader; 200 with
+//	                its Result, 503 with a reason
 //	GET  voter      who this is
 func (q *Quorum) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+Path+"messages", q.serve(envelopeBytesMax, q.takeMessages))
 	mux.HandleFunc("POST "+Path+"propose", q.serve(proposalBytesMax, q.takeProposal))
 	mux.HandleFunc("POST "+Path+"join", q.serve(answerBytesMax, q.takeJoin))
+	mux.HandleFunc("POST "+Path+"stop", q.serve(answerBytesMax, q.takeStop))
 	mux.HandleFunc("GET "+Path+"voter", q.serve(0, q.tellVoter))
 	return mux
 }
@@ -144,6 +147,21 @@ func (q *Quorum) takeProposal(w http.ResponseWriter, r *http.Request, body []byt
 	if status, said, ok := q.ask(r, func(v *voter) (int, reply) { return v.accept(body) }); ok {
 		say(w, status, said)
 	}
+}
+
+func (q *Quorum) takeStop(w http.ResponseWriter, r *http.Request, body []byte) {
+	c, err := decode[Stop](body)
+	if err != nil {
+		say(w, http.StatusBadRequest, reply{Reason: err.Error()})
+		return
+	}
+	result, err := q.Propose(r.Context(), c)
+	if err != nil {
+		say(w, http.StatusServiceUnavailable, reply{Reason: err.Error()})
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(result) // an order that is not heard to stand is given again
 }
 
 func (q *Quorum) takeJoin(w http.ResponseWriter, r *http.Request, body []byte) {
