@@ -22,7 +22,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-ports_first=7480 # of ten; `everpoint local -h` says what each is for
+ports_first=7480 # of twelve; `everpoint local -h` says what each is for
 ports_last=7980
 start_seconds_max=60
 
@@ -75,8 +75,8 @@ taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 # start_local starts the processes on the first ten ports that are free.
 start_local() {
   local base port deadline
-  for ((base = ports_first; base < ports_last; base += 10)); do
-    for ((port = base; port < base + 10; port++)); do
+  for ((base = ports_first; base < ports_last; base += 12)); do
+    for ((port = base; port < base + 12; port++)); do
       if taken "$port"; then continue 2; fi
     done
     bin/everpoint local -regions "$regions" -dir "$dir" -port-base "$base" >"$dir/local.out" 2>&1 &
@@ -96,7 +96,7 @@ start_local() {
     fi
     rm -f "$dir"/*.log
   done
-  echo "run.sh: no ten free ports in a row from $ports_first to $ports_last" >&2
+  echo "run.sh: no twelve free ports in a row from $ports_first to $ports_last" >&2
   exit 1
 }
 

@@ -22,7 +22,7 @@ import (
 )
 
 // groupPorts is how many ports a local of two Regions takes.
-const groupPorts = portStatus + 1
+const groupPorts = portsEnd
 
 // settled writes the settings of two Regions, a witness and a router, and starts
 // none of them.

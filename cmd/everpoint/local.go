@@ -56,6 +56,8 @@ const (
 	portPeers   = portDoors + 2
 	portWitness = portPeers + 2
 	portStatus  = portWitness + 1
+	portPages   = portStatus + 1
+	portsEnd    = portPages + 2
 )
 
 func local(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -142,7 +144,7 @@ func (l *laptop) dirFlag(fs *flag.FlagSet) {
 func (l *laptop) flags(fs *flag.FlagSet) *int {
 	l.dirFlag(fs)
 	fs.IntVar(&l.portBase, "port-base", 7480, `first of the ports to use on 127.0.0.1: API, SMTP, SMPP, outbox; with two Regions
-six more: their doors, their peers, witness, router's status`)
+eight more: their doors, their peers, witness, router's status, their pages`)
 	fs.Func("postgres-url", "keep the Region in this PostgreSQL instead of SQLite; once for each Region", func(s string) error {
 		l.postgres = append(l.postgres, s)
 		return nil
@@ -272,9 +274,9 @@ func (l *laptop) run(ctx context.Context) error {
 func (l *laptop) tell(control string) error {
 	var rows [][]string
 	for i, name := range l.regions {
-		row := []string{"  " + name, "https://" + l.door(i), "a Region"}
+		row := []string{"  " + name, "https://" + l.door(i), "a Region; its page: http://" + l.address(portPages+i) + "/"}
 		if name == control {
-			row[2] = "a Region, has control"
+			row[2] = "a Region, has control; its page: http://" + l.address(portPages+i) + "/"
 		}
 		rows = append(rows, row)
 	}

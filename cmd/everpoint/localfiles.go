@@ -109,7 +109,7 @@ func (l *laptop) nodeConfig(i int) *node.Config {
 			cfg.Door.RegionsAccepted = append(cfg.Door.RegionsAccepted, other)
 		}
 	}
-	cfg.Group = g
+	cfg.Group, cfg.Admin = g, l.address(portPages+i)
 	return cfg
 }
 

@@ -41,6 +41,11 @@ type Config struct {
 
 	Group *Group // the other Regions; none: this Region is alone
 
+	// Admin is host:port on a loopback address, where a page for people shows the
+	// group: who is in sync, who sends, how late each Region is. It asks for no
+	// credentials. Empty: nowhere.
+	Admin string
+
 	// Local lets mail come from any sender address, for trying things out.
 	// `everpoint local` sets it.
 	Local bool
@@ -282,6 +287,9 @@ func (c *Config) settle(base string) error {
 		&c.Import.BucketDir, &c.Import.SecretFile, &c.Events.Dir,
 	} {
 		below(p)
+	}
+	if c.Admin != "" && !loopback(c.Admin) {
+		return fmt.Errorf("member Admin: %q is not an address of this machine alone", c.Admin)
 	}
 	switch c.LogLevel {
 	case "", "debug", "info", "warn", "error":

@@ -291,6 +291,9 @@ func (n *Node) assemble(w World) error {
 			{"eventlog", facts.Run},
 		}...),
 	}
+	if cfg.Admin != "" {
+		n.floors = append(n.floors, []runner{{"page", newPage(n).Run}})
+	}
 	if !w.NoDoor {
 		n.floors = append(n.floors, []runner{{"door", n.Door.Run}})
 	}
