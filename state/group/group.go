@@ -247,7 +247,7 @@ func (g *Group) comeBack(ctx context.Context, state *quorum.State, status map[st
 	for _, region := range state.Set() {
 		others[region] = state.Regions[region].Incarnation
 		s, heard := status[region]
-		if !heard || !s.Hears || s.Incarnation != others[region] || g.now().Sub(s.Heard) > g.cfg.RemoveAfter/2 {
+		if !heard || s.Apart || !s.Hears || s.Incarnation != others[region] || g.now().Sub(s.Heard) > g.cfg.RemoveAfter/2 {
 			return nil
 		}
 		for _, st := range []store.Stream{store.Safety, store.Changes} {

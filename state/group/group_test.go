@@ -388,6 +388,7 @@ type notes struct {
 	deaf  bool  // b does not hear a
 	late  error // of CatchUp
 	away  error // of Propose
+	apart bool  // a was away from b for too long
 	other bool  // another node speaks for the Region
 }
 
@@ -412,7 +413,7 @@ func (n *notes) Propose(_ context.Context, c quorum.Command) (quorum.Result, err
 
 func (n *notes) Status() []replica.Status {
 	return []replica.Status{{
-		Region: "b", Incarnation: "b1", Heard: time.Now(), Mine: true, Hears: !n.deaf,
+		Region: "b", Incarnation: "b1", Heard: time.Now(), Mine: true, Hears: !n.deaf, Apart: n.apart,
 		Streams: map[store.Stream]replica.StreamStatus{store.Safety: {Merged: 990, Head: 1000}, store.Changes: {Merged: 1, Head: 1}},
 	}}
 }
@@ -451,6 +452,7 @@ func TestGroup_the_way_back(t *testing.T) {
 		{name: "not in time", n: notes{late: context.DeadlineExceeded}, want: []string{join, await, catch}},
 		{name: "no majority", n: notes{away: errors.New("no majority")}, want: []string{join, join}},
 		{name: "another incarnation", incarnated: "b2", want: []string{join}},
+		{name: "away for too long", n: notes{apart: true}, want: []string{join}},
 		{name: "another node speaks", n: notes{other: true}, want: []string{join}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -37,6 +37,7 @@ type heartbeat struct {
 	Index       uint64 // of what the Regions decide together, applied before the heads were read
 	Heads       map[string]int64
 	At          int64 // Unix milliseconds, by the sender's clock
+	Apart       bool  `json:",omitempty"` // the sender has not heard of whom it tells for Retention; see apart.go
 }
 
 type lost struct{ Reason string }

@@ -61,6 +61,8 @@ type peer struct {
 	incarnation string
 	index       uint64    // as last told
 	mine        bool      // this node is to pull from it
+	noted       time.Time // when it was last noted as heard
+	apart       bool      // it was not heard for Retention before that
 	began       time.Time // when it first said something
 	heard       time.Time // when it last did
 	rows        int64     // read since it began, while it reads rows
@@ -121,7 +123,11 @@ func (p *peer) turn(ctx context.Context) error {
 	if err := p.load(ctx); err != nil {
 		return err
 	}
-	if err := p.takeRows(ctx); err != nil {
+	anew, err := p.settle(ctx)
+	if err != nil {
+		return err
+	}
+	if err := p.takeRows(ctx, anew); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -131,6 +137,7 @@ func (p *peer) turn(ctx context.Context) error {
 		pulls.Go(func() { cancel(p.pull(ctx, st)) })
 	}
 	pulls.Go(func() { cancel(p.keepLease(ctx)) })
+	pulls.Go(func() { cancel(p.keepContact(ctx)) })
 	pulls.Wait()
 	err = context.Cause(ctx)
 	if errors.Is(err, errLost) {
@@ -180,6 +187,9 @@ func (p *peer) keepLease(ctx context.Context) error {
 
 // load reads the cursors.
 func (p *peer) load(ctx context.Context) error {
+	if err := p.meet(ctx); err != nil {
+		return err
+	}
 	rd := p.r.store.Reader(ctx)
 	for _, st := range shipped {
 		c, err := store.Load[cursor](rd, kindCursor, p.cursorKey(st))
@@ -310,6 +320,7 @@ func (p *peer) pull(ctx context.Context, st store.Stream) error {
 	var batch []block
 	size, heads := 0, 0
 	var last said
+	apart := true // the peer is, by the heartbeat before the batch
 	acknowledge := func() error {
 		s := p.say(st)
 		if s == last {
@@ -329,6 +340,13 @@ func (p *peer) pull(ctx context.Context, st store.Stream) error {
 			if err := p.hear(h); err != nil {
 				return err
 			}
+			if h.Apart != apart && len(batch) > 0 { // which is from before
+				if err := p.merge(ctx, st, batch, apart); err != nil {
+					return err
+				}
+				batch, size = batch[:0], 0
+			}
+			apart = h.Apart
 			if p.r.store.Incarnation() != as {
 				return errReborn
 			}
@@ -354,7 +372,7 @@ func (p *peer) pull(ctx context.Context, st store.Stream) error {
 		if len(batch) == 0 || more && size < batchBytes {
 			return nil
 		}
-		if err := p.merge(ctx, st, batch); err != nil {
+		if err := p.merge(ctx, st, batch, apart); err != nil {
 			return err
 		}
 		batch, size = batch[:0], 0
@@ -369,7 +387,7 @@ func (p *peer) say(st store.Stream) said {
 	p.mu.Lock()
 	s.n = p.at[st].N
 	p.mu.Unlock()
-	s.member = p.r.cfg.Member(p.Region)
+	s.member = p.r.member(p.Region)
 	s.head = p.r.store.Head(store.Safety)
 	return s
 }
@@ -401,8 +419,9 @@ func (p *peer) reached(st store.Stream) {
 	}
 }
 
-// merge merges blocks and moves the cursor, in one commit.
-func (p *peer) merge(ctx context.Context, st store.Stream, blocks []block) error {
+// merge merges blocks and moves the cursor, in one commit. apart says that the
+// peer was apart from this Region when it told them.
+func (p *peer) merge(ctx context.Context, st store.Stream, blocks []block, apart bool) error {
 	p.mu.Lock()
 	at := p.at[st]
 	p.mu.Unlock()
@@ -437,7 +456,7 @@ func (p *peer) merge(ctx context.Context, st store.Stream, blocks []block) error
 		if was.Incarnation != at.Incarnation || was.N != at.N {
 			return errMoved
 		}
-		if err := p.mergeAll(tx, changes, st == store.Safety); err != nil {
+		if err := p.mergeAll(tx, changes, st == store.Safety, apart); err != nil {
 			return err
 		}
 		if st == store.Events {
@@ -465,7 +484,21 @@ func touchOf(c changelog.Change) store.Touch {
 	return store.Touch{Kind: store.Kind{Name: c.Kind, Rule: c.Rule}, Key: c.Key}
 }
 
-func (p *peer) mergeAll(tx *store.Tx, changes []changelog.Change, safety bool) error {
+func (p *peer) mergeAll(tx *store.Tx, changes []changelog.Change, safety, apart bool) error {
+	switch {
+	case !apart || !p.r.votes():
+	case p.r.member(p.r.cfg.Region) > 0:
+		var err error
+		if changes, err = p.leaveOut(tx, changes); err != nil {
+			return err
+		}
+	case p.r.member(p.Region) == 0:
+		return errApart // who of the two was away is not known yet
+	}
+	return p.mergeChanges(tx, changes, safety)
+}
+
+func (p *peer) mergeChanges(tx *store.Tx, changes []changelog.Change, safety bool) error {
 	for _, c := range changes {
 		conflicts, err := tx.Merge(c, safety, func(key string, body []byte) ([]store.Index, error) { return p.r.cfg.Indexes(c.Kind, key, body) })
 		if err != nil {
@@ -486,13 +519,15 @@ func (p *peer) mergeAll(tx *store.Tx, changes []changelog.Change, safety bool) e
 	return p.r.cfg.MergedAll(tx, changes)
 }
 
-// takeRows reads the peer's rows unless that was done, from where it was left.
-func (p *peer) takeRows(ctx context.Context) error {
+// takeRows reads the peer's rows unless that was done, from where it was left; or
+// anew, and removes the documents that the peer does not have.
+func (p *peer) takeRows(ctx context.Context, anew bool) error {
 	done, err := store.Load[progress](p.r.store.Reader(ctx), kindCursor, p.rowsKey())
 	if err != nil {
 		return err
 	}
-	if as := p.r.store.Incarnation(); done == nil || done.As != as {
+	named, apart := roll{}, true // the peer is, by its first frame
+	if as := p.r.store.Incarnation(); done == nil || done.As != as || anew {
 		done = &progress{As: as}
 	}
 	if done.Done {
@@ -513,12 +548,13 @@ func (p *peer) takeRows(ctx context.Context) error {
 			if err := p.hear(from.heartbeat); err != nil {
 				return err
 			}
+			apart = from.Apart
 			switch {
 			case done.From.Incarnation == "":
 				done.From = from
 			case done.From.Incarnation != from.Incarnation:
 				*done = progress{As: done.As, From: from}
-				return errors.Join(errLost, p.keep(ctx, done, nil)) // from the start, in another answer
+				return errors.Join(errLost, p.keep(ctx, done, nil, apart)) // from the start, in another answer
 			}
 			return nil
 		case frameRows:
@@ -534,16 +570,26 @@ func (p *peer) takeRows(ctx context.Context) error {
 				}
 				changes = append(changes, c)
 			}
+			if anew {
+				if err := named.add(changes); err != nil {
+					return err
+				}
+			}
 			next := *done
 			next.After = last
-			if err := p.keep(ctx, &next, changes); err != nil {
+			if err := p.keep(ctx, &next, changes, apart); err != nil {
 				return err
 			}
 			*done = next
 			return nil
 		case frameEnd:
+			if anew {
+				if err := p.prune(ctx, named); err != nil {
+					return err
+				}
+			}
 			done.Done = true
-			if err := p.keep(ctx, done, nil); err != nil {
+			if err := p.keep(ctx, done, nil, apart); err != nil {
 				return err
 			}
 			return errDone
@@ -591,13 +637,13 @@ var errDone = errors.New("replica: all rows are here")
 
 // keep merges rows and says how far they are here, in one commit; with the last
 // of them the cursors are set to where the streams were before.
-func (p *peer) keep(ctx context.Context, to *progress, changes []changelog.Change) error {
+func (p *peer) keep(ctx context.Context, to *progress, changes []changelog.Change, apart bool) error {
 	touches := []store.Touch{{Kind: kindCursor, Key: p.rowsKey()}}
 	for _, c := range changes {
 		touches = append(touches, touchOf(c))
 	}
 	err := p.r.store.Update(ctx, func(tx *store.Tx) error {
-		if err := p.mergeAll(tx, changes, false); err != nil {
+		if err := p.mergeAll(tx, changes, false, apart); err != nil {
 			return err
 		}
 		if to.Done {

@@ -41,7 +41,7 @@ type Config struct {
 	Index func() uint64
 	// Member is the epoch of a Region's stay in the set, as far as this node knows,
 	// and 0 for one that is out of it. It is told with each acknowledgement to that
-	// Region. Nil means 0.
+	// Region. Nil means 0, and that there is no in-sync set.
 	Member func(region string) uint64
 	// Voice says which of the Region's nodes pulls from the others, answers their
 	// pulls and judges what they acknowledge. Nil: every node answers and judges by
@@ -90,9 +90,6 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MergedAll == nil {
 		c.MergedAll = func(*store.Tx, []changelog.Change) error { return nil }
-	}
-	if c.Member == nil {
-		c.Member = func(string) uint64 { return 0 }
 	}
 	if c.Group == nil {
 		c.Group = func() (map[string]string, error) { return nil, nil }

@@ -103,10 +103,11 @@ type group struct {
 
 // region is one of them; its store can be stopped and started.
 type region struct {
-	g    *group
-	name string
-	cfg  store.Config
-	tune func(*Config)
+	g     *group
+	name  string
+	cfg   store.Config
+	tune  func(*Config)
+	clock func() time.Time // of the replica; nil: time.Now
 
 	server *httptest.Server
 	mu     sync.Mutex
@@ -226,7 +227,11 @@ func (r *region) start() {
 		r.tune(&cfg)
 	}
 	client := Client(r.g.ca.config(t, CertificateURI(r.name)))
-	rep, err := New(cfg, st, client, time.Now, log)
+	clock := time.Now
+	if r.clock != nil {
+		clock = r.clock
+	}
+	rep, err := New(cfg, st, client, clock, log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,11 +44,11 @@ func streamOf(name string) store.Stream {
 // hashing is a keyed hash that both Regions know the value of.
 func (r *Replica) hashing() string { return hexOf([]byte(r.store.Blind("replica", "hashing"))) }
 
-func (r *Replica) heartbeat() heartbeat {
+func (r *Replica) heartbeat(to string) heartbeat {
 	index := r.cfg.Index() // first: what was answered by an older one is below the heads
 	h := heartbeat{
 		Region: r.cfg.Region, Incarnation: r.store.Incarnation(), Hashing: r.hashing(), Index: index,
-		Heads: map[string]int64{}, At: r.now().UnixMilli(),
+		Heads: map[string]int64{}, At: r.now().UnixMilli(), Apart: r.apartFrom(to),
 	}
 	for _, st := range shipped {
 		h.Heads[string(st)] = r.store.Head(st)
@@ -107,7 +107,7 @@ func (r *Replica) serveStream(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	out := &answer{w: w, control: http.NewResponseController(w), timeout: r.cfg.Timeout}
-	out.b = appendJSON(out.b, frameHead, r.heartbeat())
+	out.b = appendJSON(out.b, frameHead, r.heartbeat(region))
 	if !known {
 		out.b = appendJSON(out.b, frameLost, lost{"the position is not one of this log"})
 		_ = out.flush()
@@ -139,6 +139,7 @@ func (r *Replica) serveStream(w http.ResponseWriter, req *http.Request) {
 func (r *Replica) tell(ctx context.Context, out *answer, pull *pulling, after int64) {
 	st := pull.key.stream
 	beat := time.Now()
+	apart := true
 	for ctx.Err() == nil {
 		if out.flush() != nil {
 			return
@@ -150,7 +151,7 @@ func (r *Replica) tell(ctx context.Context, out *answer, pull *pulling, after in
 			return // the next pull will hear that its position is lost
 		}
 		if err != nil || time.Since(beat) >= r.cfg.Heartbeat {
-			out.b = appendJSON(out.b, frameHead, r.heartbeat())
+			out.b = appendJSON(out.b, frameHead, r.heartbeat(pull.key.region))
 			beat = time.Now()
 		}
 		if err != nil {
@@ -159,6 +160,12 @@ func (r *Replica) tell(ctx context.Context, out *answer, pull *pulling, after in
 		blocks, err := r.store.Blocks(ctx, st, after, blocksRead)
 		if err != nil || len(blocks) == 0 || blocks[0].N != after+1 || blocks[0].Incarnation == "" {
 			return // trimmed, or not readable now: the peer asks again
+		}
+		// What was written since this Region is not apart is told after that it is not.
+		if was := apart; was {
+			if apart = r.apartFrom(pull.key.region); !apart {
+				out.b = appendJSON(out.b, frameHead, r.heartbeat(pull.key.region))
+			}
 		}
 		for _, bl := range blocks {
 			records, err := own(st, bl.Records)
@@ -219,7 +226,8 @@ func (a *answer) flush() error {
 
 // serveRows tells a Region every row, from the row after a given one.
 func (r *Replica) serveRows(w http.ResponseWriter, req *http.Request) {
-	if _, err := r.cfg.Caller(req); err != nil {
+	region, err := r.cfg.Caller(req)
+	if err != nil {
 		http.Error(w, err.Error(), http.StatusForbidden)
 		return
 	}
@@ -233,7 +241,7 @@ func (r *Replica) serveRows(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	out := &answer{w: w, control: http.NewResponseController(w), timeout: r.cfg.Timeout}
-	out.b = appendJSON(out.b, frameHead, r.position(req.Context()))
+	out.b = appendJSON(out.b, frameHead, r.position(req.Context(), region))
 	var changes [][]byte
 	size := 0
 	last := after
@@ -262,8 +270,8 @@ func (r *Replica) serveRows(w http.ResponseWriter, req *http.Request) {
 }
 
 // position is a heartbeat with the hashes that the streams have at their heads.
-func (r *Replica) position(ctx context.Context) position {
-	p := position{heartbeat: r.heartbeat(), Hashes: map[string]string{}}
+func (r *Replica) position(ctx context.Context, to string) position {
+	p := position{heartbeat: r.heartbeat(to), Hashes: map[string]string{}}
 	for _, st := range shipped {
 		hash, err := r.store.Hash(ctx, st, p.Heads[string(st)])
 		if err == nil {

@@ -22,6 +22,7 @@ type Status struct {
 	Lag         time.Duration // since everything it had told of was here, by this node's clock
 	Rows        int64         // taken over since this node began to
 	Mine        bool          // this node pulls from it, or tries to
+	Apart       bool          // this Region was away from it for too long, and has to read its rows anew
 	Hears       bool          // it pulls this Region's safety data from this node
 	Streams     map[store.Stream]StreamStatus
 	Err         error // why it is not heard
@@ -41,7 +42,7 @@ func (r *Replica) Status() []Status {
 	now := r.now()
 	for _, p := range r.peers {
 		p.mu.Lock()
-		s := Status{Region: p.Region, Incarnation: p.incarnation, Heard: p.heard, Rows: p.rows, Mine: p.mine, Err: p.err, Streams: map[store.Stream]StreamStatus{}}
+		s := Status{Region: p.Region, Incarnation: p.incarnation, Heard: p.heard, Rows: p.rows, Mine: p.mine, Apart: p.apart, Err: p.err, Streams: map[store.Stream]StreamStatus{}}
 		s.Hears = r.acks.heard(p.Region)
 		for _, st := range shipped {
 			s.Streams[st] = StreamStatus{Merged: p.at[st].N, Head: p.heads[st], Acked: r.acks.of(p.Region, st)}
