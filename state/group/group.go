@@ -272,6 +272,10 @@ func (g *Group) comeBack(ctx context.Context, state *quorum.State, status map[st
 	if err != nil {
 		return fmt.Errorf("return to the in-sync set: %w", err)
 	}
+	// What waited long before says nothing about who is in the set now.
+	for len(g.late) > 0 {
+		<-g.late
+	}
 	g.log.InfoContext(ctx, "in sync", "others", len(others))
 	return nil
 }

@@ -468,12 +468,16 @@ func TestGroup_the_way_back(t *testing.T) {
 			if _, err := g.Together(); err == nil || g.Index() != 0 {
 				t.Error("a node that has not heard of the quorum knows the set")
 			}
+			g.Late("b") // a write of an earlier stay waits for b
 			var place keeping
 			for range 2 {
 				_ = g.look(t.Context(), &place)
 			}
 			if !slices.Equal(tt.n.asked, tt.want) {
 				t.Errorf("asked\n%q\nwant\n%q", tt.n.asked, tt.want)
+			}
+			if returned := slices.Contains(tt.n.asked, back); returned && len(g.late) > 0 {
+				t.Error("having returned it removes b for what waited before")
 			}
 		})
 	}
