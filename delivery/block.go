@@ -23,10 +23,9 @@ type job struct {
 	block *Block
 	epoch uint64 // at which this Region holds the block
 
-	marked bool // the quorum knows that the block may be sent
-	plan   *compiled
-	pace   pacer
-	stand  []standing
+	plan  *compiled
+	pace  pacer
+	stand []standing
 }
 
 // block works one block: it finds where it stands, deals with what a crash left
@@ -44,12 +43,8 @@ func (s *Service) block(ctx context.Context, it *queue.Item) error {
 	if err != nil {
 		return err
 	}
-	if h.Region != s.store.Region() || s.duty.Orphaned(h.Region, h.Epoch) {
-		return nil // another Region takes it over, or has
-	}
-	if !s.duty.Holds(h.Region, h.Epoch) {
-		// A node that has just started does not know its place yet.
-		return s.store.Update(ctx, func(tx *store.Tx) error { return it.Again(tx, s.now().Add(dutyPause), nil) }, it.Touch()...)
+	if h.Region != s.store.Region() || !s.duty.Holds(h.Region, h.Epoch) {
+		return s.leave(ctx, it, b)
 	}
 	plan, err := s.plan(r, b.Plan)
 	if err != nil {
@@ -103,6 +98,22 @@ func (s *Service) block(ctx context.Context, it *queue.Item) error {
 		}
 		return j.rest(ctx, wake)
 	}
+}
+
+// leave ends the work of a block that another Region has taken over. While none
+// has, the work waits: a node that has just started does not know its place yet, and
+// this Region may be the one that takes the block over, in another stay in the set.
+func (s *Service) leave(ctx context.Context, it *queue.Item, b *Block) error {
+	return s.store.Update(ctx, func(tx *store.Tx) error {
+		h, err := holderOf(tx, it.ID, b)
+		if err != nil {
+			return err
+		}
+		if h.Region == s.store.Region() {
+			return it.Again(tx, tx.Now().Add(dutyPause), nil)
+		}
+		return it.Complete(tx)
+	}, it.Touch()...)
 }
 
 // rest puts the block's work off.

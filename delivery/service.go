@@ -63,11 +63,13 @@ type Service struct {
 	now    func() time.Time
 	log    *slog.Logger
 
-	duty     group.Duty
-	onClaim  func(plan string, members []Member)
-	stands   func(r store.Reader, record, plan string) (bool, error)
-	ordered  func(p *Plan) bool
-	stopped  func(r store.Reader, p *Plan) (bool, error)
+	duty    group.Duty
+	onClaim func(plan string, members []Member)
+	stands  func(r store.Reader, record, plan string) (bool, error)
+	ordered func(p *Plan) bool
+	stopped func(r store.Reader, p *Plan) (bool, error)
+
+	ended    func(r store.Reader, p *Plan) (bool, error)
 	window   *window
 	breakers map[string]*breaker
 	paces    map[string]pacer // by number
@@ -138,6 +140,10 @@ func (s *Service) Calls(stands func(r store.Reader, record, plan string) (bool, 
 func (s *Service) Stops(ordered func(p *Plan) bool, stopped func(r store.Reader, p *Plan) (bool, error)) {
 	s.ordered, s.stopped = ordered, stopped
 }
+
+// Ended says whether the activity of a campaign's plan is over. It is called before
+// Mount, once.
+func (s *Service) Ended(ended func(r store.Reader, p *Plan) (bool, error)) { s.ended = ended }
 
 // InFlight is how many attempts of this node lie between intent and an entry that
 // every Region of the set has.

@@ -83,7 +83,9 @@ const (
 // Run takes over, until ctx ends, the blocks that their holders left behind and
 // whose dispatch shard is this Region's. A holder that returned does not take its
 // own blocks up again, for it does not know which of its claims the others had in
-// time; for the shards that are its again another Region does.
+// time; for the shards that are its again another Region does. Only when it is alone
+// it does, when whoever may have taken them over is lost: what that one may have
+// sent is below its marks.
 //
 // Source: design 5, Takeover.
 func (s *Service) Run(ctx context.Context) error {
@@ -91,8 +93,14 @@ func (s *Service) Run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		changed := s.duty.Changed() // before it is looked at
-		if err := s.takeOver(ctx); err != nil && ctx.Err() == nil {
-			s.log.WarnContext(ctx, "blocks left behind are not taken over yet", "error", err)
+		standing, err := s.duty.Standing()
+		if err == nil && standing.Grouped { // it has duty now, and somebody to inherit from
+			if err := s.takeOver(ctx, standing); err != nil && ctx.Err() == nil {
+				s.log.WarnContext(ctx, "blocks left behind are not taken over yet", "error", err)
+			}
+			if err := s.sweepMarks(ctx, standing); err != nil && ctx.Err() == nil {
+				s.log.InfoContext(ctx, "marks that are of no more use are not removed yet", "error", err)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -104,11 +112,7 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 // takeOver looks at every holder once.
-func (s *Service) takeOver(ctx context.Context) error {
-	standing, err := s.duty.Standing()
-	if err != nil || !standing.Grouped {
-		return nil // it has no duty now, or nobody to inherit from
-	}
+func (s *Service) takeOver(ctx context.Context, standing group.Standing) error {
 	r := s.store.Reader(ctx)
 	for after := ""; ; {
 		rows, err := r.List(kindOpen, "", after, 1)
@@ -119,7 +123,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 		if !ok {
 			return fmt.Errorf("delivery: open block %q names no holder", rows[0].Key)
 		}
-		if h.Region != s.store.Region() && s.duty.Orphaned(h.Region, h.Epoch) {
+		if s.duty.Orphaned(h.Region, h.Epoch) {
 			if err := s.inherit(ctx, h, standing); err != nil {
 				return err
 			}
@@ -170,6 +174,9 @@ func (s *Service) inherit(ctx context.Context, h holder, standing group.Standing
 
 // inherits reports whether it is this Region that takes a holder's block over.
 func (s *Service) inherits(standing group.Standing, h holder, shard int) bool {
+	if h.Region == s.store.Region() {
+		return len(standing.Others) == 0 && standing.Shards.Has(shard)
+	}
 	if s.duty.Owner(shard) != h.Region {
 		return standing.Shards.Has(shard)
 	}
@@ -227,11 +234,11 @@ func (s *Service) inheritBlock(tx *store.Tx, h holder, standing group.Standing, 
 	if b.Lost {
 		intents = append(intents, b.lostIntent())
 	}
-	intents = append(intents, s.marked(b, h.Region))
 	j := &job{s: s, key: o.Block, block: b, plan: plan}
 	if j.stand, err = fold(len(b.Members), intents, entries); err != nil {
 		return err
 	}
+	j.addMarks(o.Late, entries)
 	var found []Entry
 	left := 0
 	for i := range j.stand {
@@ -278,6 +285,9 @@ func (s *Service) inheritBlock(tx *store.Tx, h holder, standing group.Standing, 
 // Merged takes note of what was merged from another Region: counts follow the
 // ledger, and late outcomes shorten the list of ambiguous sends. It is what
 // [replica.Config.MergedAll] wants.
+//
+// Claims are not merged before this node has heard of the quorum since it started:
+// whether the claimant's stay was over when its claim came could not be told.
 func (s *Service) Merged(tx *store.Tx, changes []changelog.Change) error {
 	var keys []string
 	fresh := map[string][]Entry{}
@@ -288,6 +298,9 @@ func (s *Service) Merged(tx *store.Tx, changes []changelog.Change) error {
 		case kindClaim.Name:
 			key = c.Key
 			if c.Body != nil {
+				if err := s.duty.Heard(); err != nil {
+					return fmt.Errorf("a claim is not merged yet: %w", err)
+				}
 				b, err := store.Decode[Block](kindClaim, c.Body)
 				if err != nil {
 					return err

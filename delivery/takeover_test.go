@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,6 +25,7 @@ type council struct {
 	mu      sync.Mutex
 	members map[string]uint64
 	refuse  bool // claims are committed, and refused
+	marks   map[string]uint64
 	changed chan struct{}
 }
 
@@ -99,13 +102,43 @@ func (s *seat) Orphaned(region string, epoch uint64) bool {
 
 func (s *seat) Past(region string, epoch uint64) bool { return !s.Holds(region, epoch) }
 
+func (s *seat) Heard() error {
+	if s.waking.Load() {
+		return aws.Unavailable("not heard of the quorum")
+	}
+	return nil
+}
+
 func (s *seat) Fresh(context.Context) error { return nil }
 
 func (s *seat) Owner(int) string { return s.region }
 
-func (s *seat) Mark(context.Context, uint64, []quorum.Mark) error { return nil }
-func (s *seat) Marks(string) map[string]uint64                    { return nil }
-func (s *seat) DropMarks(context.Context, string) error           { return nil }
+func (s *seat) Mark(_ context.Context, epoch uint64, marks []quorum.Mark) error {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if s.c.members[s.region] != epoch {
+		return aws.Unavailable("refused")
+	}
+	for _, m := range marks {
+		s.c.marks[m.Key] = max(s.c.marks[m.Key], m.To)
+	}
+	return nil
+}
+
+func (s *seat) Marks(prefix string) map[string]uint64 {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	marks := maps.Clone(s.c.marks)
+	maps.DeleteFunc(marks, func(key string, _ uint64) bool { return !strings.HasPrefix(key, prefix) })
+	return marks
+}
+
+func (s *seat) DropMarks(_ context.Context, prefix string) error {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	maps.DeleteFunc(s.c.marks, func(key string, _ uint64) bool { return strings.HasPrefix(key, prefix) })
+	return nil
+}
 
 func (s *seat) Changed() <-chan struct{} {
 	s.c.mu.Lock()
@@ -127,7 +160,7 @@ func newPair(t *testing.T) *pair {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &council{members: map[string]uint64{"a": 1, "b": 2}, changed: make(chan struct{})}
+	c := &council{members: map[string]uint64{"a": 1, "b": 2}, marks: map[string]uint64{}, changed: make(chan struct{})}
 	p := &pair{t: t, c: c, at: map[string]int64{}}
 	for _, r := range []struct {
 		name string
@@ -304,6 +337,9 @@ func TestTakeover_of_a_claim_that_came_late_sends_nothing(t *testing.T) {
 		p.c.refusing(false)
 		time.Sleep(10 * time.Second)
 		p.ship(p.a, p.b)
+		p.c.mu.Lock()
+		p.c.marks[markPrefix("activity1", holder{"c", 3})+"00"] = 1000 // of those who claimed the same people anew
+		p.c.mu.Unlock()
 		time.Sleep(time.Minute)
 		p.c.set("a", 5)
 		time.Sleep(time.Hour)
@@ -317,6 +353,26 @@ func TestTakeover_of_a_claim_that_came_late_sends_nothing(t *testing.T) {
 		a, b := p.a.tally("activity1"), p.b.tally("activity1")
 		if !a.equal(b) || a.Superseded != 20 || a.Claimed != 0 {
 			t.Errorf("Region a counts %+v, b %+v", a, b)
+		}
+	})
+}
+
+// A node that has just started may be told of a claim before it has heard that the
+// claimant's stay was over: it does not take it for a good one.
+func TestMerged_waits_until_the_node_has_heard_of_the_quorum(t *testing.T) {
+	pairs(t, func(t *testing.T, p *pair) {
+		p.b.duty.(*seat).waking.Store(true)
+		err := p.b.store.Update(t.Context(), func(tx *store.Tx) error {
+			claim := changelog.Change{Kind: kindClaim.Name, Key: "activity1/a/1", Body: []byte("{}")}
+			return p.b.service.Merged(tx, []changelog.Change{claim})
+		})
+		if aws.KindOf(err) != aws.KindUnavailable {
+			t.Errorf("a claim before the node has heard: %v", err)
+		}
+		if err := p.b.store.Update(t.Context(), func(tx *store.Tx) error {
+			return p.b.service.Merged(tx, []changelog.Change{{Kind: "endpoint", Key: "e", Body: []byte("{}")}})
+		}); err != nil {
+			t.Errorf("something else before the node has heard: %v", err)
 		}
 	})
 }
@@ -440,6 +496,89 @@ func TestBlock_waits_until_the_node_knows_its_place(t *testing.T) {
 		time.Sleep(time.Minute)
 		if got := len(p.a.mail.to()); got != 20 {
 			t.Errorf("%d of 20 were sent in the end", got)
+		}
+	})
+}
+
+// Region a claims, and is cut off: it knows of its attempts only that they could not
+// be told, or nothing. Region b takes the block over, goes on alone and is lost for
+// good. What b may have sent is below its marks: a lists it before it sends again,
+// whatever it knows of attempts of its own.
+func TestTakeover_from_a_Region_that_was_alone_and_is_lost(t *testing.T) {
+	for _, policy := range []Policy{Leave, Resend} {
+		t.Run(string(policy), func(t *testing.T) {
+			pairs(t, func(t *testing.T, p *pair) {
+				members := p.people(150)
+				for _, w := range []*world{p.a, p.b} {
+					w.update(func(tx *store.Tx) error { return w.service.SetPolicy(tx, testApp, "", policy) })
+				}
+				p.c.refusing(true)
+				p.a.submit(campaignPlan(), members...)
+				synctest.Wait()
+				p.ship(p.a, p.b)
+				p.c.set("a", 0)
+				p.c.refusing(false)
+				time.Sleep(20 * time.Minute) // a notes that its attempts were put off
+				sent := p.b.mail.to()
+				if len(sent) == 0 {
+					t.Fatal("Region b did not take over")
+				}
+				p.c.set("b", 0)
+				p.c.set("a", 5)
+				time.Sleep(time.Hour)
+				listed := map[string]int{}
+				for _, a := range p.a.ambiguous() {
+					listed[a.Address]++
+				}
+				for to, n := range p.times() {
+					if n > 1 && (policy == Leave || listed[to] == 0) {
+						t.Errorf("%s was sent to %d times, listed %d times", to, n, listed[to])
+					}
+				}
+				for i := range 150 {
+					to := fmt.Sprintf("e%03d@tea.example", i)
+					if p.times()[to] == 0 && listed[to] == 0 {
+						t.Errorf("%s was lost", to)
+					}
+					if listed[to] > 1 {
+						t.Errorf("%s is listed %d times", to, listed[to])
+					}
+				}
+				if sum := p.a.tally("activity1"); sum.InFlight() != 0 || sum.BlocksDone != 1 {
+					t.Errorf("Region a counts %+v", sum)
+				}
+			})
+		})
+	}
+}
+
+// Marks of other stays are kept while the run lasts, whoever has the Region's name
+// now, and dropped when it is over; those of a Region's own stay when others have
+// what it did.
+func TestMarks_are_kept_until_they_are_of_no_use(t *testing.T) {
+	pairs(t, func(t *testing.T, p *pair) {
+		var over atomic.Bool
+		p.a.service.Ended(func(store.Reader, *Plan) (bool, error) { return over.Load(), nil })
+		p.b.service.Ended(func(store.Reader, *Plan) (bool, error) { return over.Load(), nil })
+		p.a.update(func(tx *store.Tx) error { return p.a.service.PutPlan(tx, campaignPlan()) })
+		p.ship(p.a, p.b)
+		plan := campaignPlan().ID
+		lost, own := holder{"b", 1}, holder{"b", 2}
+		p.c.mu.Lock()
+		p.c.marks[markPrefix(plan, lost)+"03"] = 7
+		p.c.marks[markPrefix(plan, own)+"03"] = 9
+		p.c.mu.Unlock()
+		if got := p.b.service.LostUpTo(plan)[3]; got != 7 {
+			t.Errorf("the Region that has the lost one's name knows of a mark up to %d, want 7", got)
+		}
+		time.Sleep(time.Minute)
+		if got := p.a.duty.Marks(plan + "/"); len(got) != 1 || got[markPrefix(plan, lost)+"03"] != 7 {
+			t.Errorf("while the run lasts %v are kept", got)
+		}
+		over.Store(true)
+		time.Sleep(time.Minute)
+		if got := p.a.duty.Marks(""); len(got) != 0 {
+			t.Errorf("%v are kept when the run is over", got)
 		}
 	})
 }

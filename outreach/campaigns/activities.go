@@ -122,6 +122,12 @@ func loadActivity(r store.Reader, app, campaign, activity string) (*Activity, er
 	return store.Load[Activity](r, kindActivity, activityKey(app, campaign, activity))
 }
 
+// ended reports whether a plan's activity is over.
+func (s *Service) ended(r store.Reader, p *delivery.Plan) (bool, error) {
+	a, err := loadActivity(r, p.App, p.Campaign.ID, p.ID)
+	return err == nil && (a == nil || a.over()), err
+}
+
 func saveActivity(tx *store.Tx, a *Activity) error { return store.Save(tx, kindActivity, a.key(), a) }
 
 // schedule makes a pending activity for each treatment, in place of those that

@@ -103,6 +103,7 @@ func New(
 	}
 	d.OnClaim(s.claimed)
 	d.Stops(s.ordered, stopped)
+	d.Ended(s.ended)
 	return s
 }
 

@@ -291,7 +291,8 @@ func (r *runner) act(ctx context.Context, sit *situation, d decision) (over bool
 	if r.closed {
 		r.s.forget(r.it.ID)
 	}
-	if r.closed && d.step == stepFinish && sit.place.Grouped {
+	// A Region that is alone keeps the marks: nobody else knows that the run is over.
+	if r.closed && d.step == stepFinish && len(sit.place.Others) > 0 {
 		if err := r.s.delivery.Forget(ctx, r.it.ID); err != nil {
 			r.s.log.InfoContext(ctx, "marks of a run that is over are not removed", "activity_id", r.it.ID, "error", err)
 		}

@@ -43,10 +43,10 @@ func (g *Group) standing(state *quorum.State) (Standing, error) {
 // claims. It fails with aws.Unavailable, and why, when it is in none or nothing can
 // be acknowledged.
 func (g *Group) Stay() (uint64, error) {
-	state, _ := g.quorum.State()
-	if !g.joined.Load() {
-		return 0, aws.Unavailable("this node has not heard of the quorum since it started")
+	if err := g.Heard(); err != nil {
+		return 0, err
 	}
+	state, _ := g.quorum.State()
 	return state.Regions[g.cfg.Region].Member, g.stays(&state)
 }
 
@@ -132,6 +132,15 @@ func (g *Group) Member(region string) uint64 {
 func (g *Group) Holds(region string, epoch uint64) bool {
 	state, _ := g.quorum.State()
 	return epoch > 0 && state.Regions[region].Member == epoch
+}
+
+// Heard fails, with aws.Unavailable, while this node has not heard of the quorum
+// since it started.
+func (g *Group) Heard() error {
+	if !g.joined.Load() {
+		return aws.Unavailable("this node has not heard of the quorum since it started")
+	}
+	return nil
 }
 
 // Past reports whether the stay in which a Region claimed is over.
@@ -230,9 +239,18 @@ func (g *Group) Marks(prefix string) map[string]uint64 {
 	return marks
 }
 
-// DropMarks removes them.
+// DropMarks removes them, unless this Region is alone in the set when it is applied:
+// nobody else knows then what they stand for.
 func (g *Group) DropMarks(ctx context.Context, prefix string) error {
-	_, err := g.quorum.Propose(ctx, quorum.DropMarks{Prefix: prefix})
+	state, _ := g.quorum.State()
+	s, err := g.standing(&state)
+	switch {
+	case err != nil:
+		return err
+	case len(s.Others) == 0:
+		return aws.Conflict("Region %s is alone in the set, and its marks are needed", g.cfg.Region)
+	}
+	_, err = g.quorum.Propose(ctx, quorum.DropMarks{Prefix: prefix, SetEpoch: state.SetEpoch})
 	return err
 }
 

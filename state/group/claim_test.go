@@ -66,6 +66,9 @@ func TestDuty_is_divided_and_taken_over(t *testing.T) {
 	if marks := a.group.Marks("run/2"); len(marks) != 1 || marks["run/2"] != 8 {
 		t.Errorf("marks %v", marks)
 	}
+	if err := a.group.DropMarks(t.Context(), "run/"); aws.KindOf(err) != aws.KindConflict || len(a.group.Marks("")) != 2 {
+		t.Errorf("alone it drops marks: %v", err)
+	}
 	if err := a.group.Mark(t.Context(), s.Epoch+1, []quorum.Mark{{Shard: 1, Key: "run/1", To: 9}}); aws.KindOf(err) != aws.KindUnavailable {
 		t.Errorf("a mark of another epoch: %v", err)
 	}

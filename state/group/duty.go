@@ -43,6 +43,9 @@ type Duty interface {
 	// node has heard, and are not any more. Of an epoch that it has not heard of yet it
 	// is false.
 	Past(region string, epoch uint64) bool
+	// Heard fails while this node has not heard of the quorum since it started: what
+	// it knows of stays is what it knew some time in an earlier life.
+	Heard() error
 	// Orphaned reports whether a Region's claims of an epoch are nobody's: it has left
 	// the set since, and its lease is over. A claim that does not hold may not be
 	// orphaned yet.
@@ -54,7 +57,7 @@ type Duty interface {
 	Mark(ctx context.Context, epoch uint64, marks []quorum.Mark) error
 	// Marks returns the marks whose keys begin with a prefix.
 	Marks(prefix string) map[string]uint64
-	// DropMarks removes them.
+	// DropMarks removes them. It fails when this Region is alone in the set.
 	DropMarks(ctx context.Context, prefix string) error
 	// Fresh returns when everything is here that the other Regions of the set had
 	// committed when it was called.
@@ -103,6 +106,7 @@ func (alone) Claim(_ context.Context, _ uint64, write func() error) error { retu
 func (alone) Valid(uint64) bool                                           { return true }
 func (a alone) Holds(region string, _ uint64) bool                        { return region == string(a) }
 func (alone) Past(string, uint64) bool                                    { return false }
+func (alone) Heard() error                                                { return nil }
 func (alone) Orphaned(string, uint64) bool                                { return false }
 func (a alone) Owner(int) string                                          { return string(a) }
 func (alone) Mark(context.Context, uint64, []quorum.Mark) error           { return nil }

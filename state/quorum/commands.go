@@ -167,8 +167,13 @@ type Mark struct {
 	To    uint64
 }
 
-// DropMarks forgets the marks with a prefix, when their run is over.
-type DropMarks struct{ Prefix string }
+// DropMarks forgets the marks with a prefix, when others know what they stand for.
+type DropMarks struct {
+	Prefix string
+	// SetEpoch is that of the set in which they do: refused when the set has changed
+	// since. 0: whatever the set is.
+	SetEpoch uint64
+}
 
 // Grant gives a Region a part of a quota for a window: what is left of Limit, up
 // to Amount. It is refused when nothing is left.
@@ -715,6 +720,9 @@ func (c Raise) apply(s *State) (Result, error) {
 }
 
 func (c DropMarks) apply(s *State) (Result, error) {
+	if c.SetEpoch != 0 && c.SetEpoch != s.SetEpoch {
+		return Result{}, aws.Conflict("marks were of no more use in the set of epoch %d, which is now %d", c.SetEpoch, s.SetEpoch)
+	}
 	s.Marks = without(s.Marks, func(k string) bool { return strings.HasPrefix(k, c.Prefix) })
 	return Result{}, nil
 }

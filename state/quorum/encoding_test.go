@@ -27,7 +27,7 @@ func TestEncoding_every_command_comes_back_as_it_was(t *testing.T) {
 		ReleaseLease{"a", "n", 2},
 		expireLease{"a", 2, 5},
 		Raise{"a", 1, 2, []Mark{{3, "k", 1 << 63}}},
-		DropMarks{"k"},
+		DropMarks{"k", 5},
 		Grant{"k", "a", 1, 2},
 		DropShares{"k"},
 		Stop{"k", Halt{Cancel, 0, 3, "who", 8}},

@@ -422,7 +422,8 @@ func TestRules_marks(t *testing.T) {
 	other.Lease = 7
 	r.refuse(aws.KindConflict, "it is not epoch 7", other)
 	r.do(raise(mine, "run2/0", 5))
-	r.do(DropMarks{Prefix: "run1/"})
+	r.refuse(aws.KindConflict, "which is now", DropMarks{Prefix: "run1/", SetEpoch: r.m.state.SetEpoch + 1})
+	r.do(DropMarks{Prefix: "run1/", SetEpoch: r.m.state.SetEpoch})
 	if !maps.Equal(r.m.state.Marks, map[string]uint64{"run2/0": 5}) {
 		t.Errorf("marks %v", r.m.state.Marks)
 	}
@@ -636,7 +637,7 @@ func randomCommand(rng *rand.Rand, s *State) Command {
 	case 14:
 		return Stop{Key: key, Halt: Halt{Kind: []HaltKind{Pause, Cancel, Delete}[rng.IntN(3)]}}
 	case 15:
-		return []Command{DropMarks{Prefix: key}, DropShares{Prefix: key}, DropStops{Keys: []string{key}}}[rng.IntN(3)]
+		return []Command{DropMarks{Prefix: key, SetEpoch: off(s.SetEpoch)}, DropShares{Prefix: key}, DropStops{Keys: []string{key}}}[rng.IntN(3)]
 	case 16:
 		set, other := s.Set(), string(rune('a'+rng.IntN(4)))
 		if len(set) == 0 || other == set[0] {
