@@ -36,6 +36,19 @@ func killsOf(t *testing.T, n int) int {
 func newSending(t *testing.T, postgres map[string]string) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), http: &http.Client{Timeout: 30 * time.Second}}
+	return w.sending(postgres)
+}
+
+// newCut is the same over a network that can be cut.
+func newCut(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, dir: t.TempDir(), http: &http.Client{Timeout: 30 * time.Second}, network: newNetwork(t)}
+	return w.sending(nil)
+}
+
+func (w *world) sending(postgres map[string]string) *world {
+	t := w.t
+	t.Helper()
 	w.carriersProcess()
 	if err := os.MkdirAll(w.path("buckets"), 0o700); err != nil {
 		t.Fatal(err)
@@ -114,24 +127,8 @@ func takeover(t *testing.T, w *world, rnd *rand.Rand, kill int, disk bool) {
 		t.Errorf("%d are listed as ambiguous, at most %d may be", v.listed, 2*ambiguousPerKillMax)
 	}
 	w.start(victim)
-	w.gathered(here)
-	w.gathered(there)
 	// Both count the same, what the dead Region knew last among it.
-	var says [2]reconciliation
-	defer func() {
-		if t.Failed() {
-			t.Logf("the Regions say %+v", says)
-		}
-	}()
-	until(t, "the Regions do not agree", func() bool {
-		for i := range says {
-			says[i] = reconciliation{}
-			if err := a.admin(i, http.MethodGet, "/apps/"+a.id+"/campaigns/"+campaign+"/reconciliation", nil, nil, &says[i]); err != nil {
-				return false
-			}
-		}
-		return fmt.Sprint(says[0]) == fmt.Sprint(says[1]) && says[0].Balanced && says[0].Sent >= v.says.Sent
-	})
+	a.agreed(campaign, v.says.Sent)
 	a.ask(victim)
 	if t.Failed() {
 		t.FailNow()

@@ -48,9 +48,10 @@ func (w *world) vote(alone bool, postgres map[string]string) (admin string) {
 	regions := []string{region, otherRegion}
 	w.certificates(region, otherRegion, witnessName)
 	addresses := map[string]string{region: freeAddress(t), otherRegion: freeAddress(t), witnessName: freeAddress(t)}
-	urls := map[string]string{}
-	for name, a := range addresses {
-		urls[name] = "https://" + a
+	url := func(from, to string) string { return "https://" + w.network.between(from, to, addresses[to]) }
+	urls := map[string]string{} // as the witness calls them
+	for name := range addresses {
+		urls[name] = url(witnessName, name)
 	}
 	config := func(name string, c any) {
 		data, err := json.Marshal(c)
@@ -70,8 +71,9 @@ func (w *world) vote(alone bool, postgres map[string]string) (admin string) {
 			Door:    node.Door{Listen: freeAddress(t), PlainLoopback: true, RegionsAccepted: []string{other}},
 			Account: []node.Account{{ID: account, AccessKeyID: accessKeyID, SecretFile: "secret"}},
 			Group: &node.Group{
-				Listen: addresses[name], URL: urls[name], CAFile: "ca.pem", CertFile: name + ".pem", KeyFile: name + ".key",
-				Peers: []node.Peer{{Region: other, URL: urls[other]}}, Witness: &node.Peer{Region: witnessName, URL: urls[witnessName]},
+				Listen: addresses[name], URL: url(name, name), CAFile: "ca.pem", CertFile: name + ".pem", KeyFile: name + ".key",
+				Peers:   []node.Peer{{Region: other, URL: url(name, other)}},
+				Witness: &node.Peer{Region: witnessName, URL: url(name, witnessName)},
 			},
 		}
 		if w.smtp != "" {

@@ -176,7 +176,8 @@ type world struct {
 	nodes   []*process
 	listens []string // of the nodes, host:port
 	http    *http.Client
-	told    int // of the outbox's messages, that count no more
+	network *network // between the processes of a voting world; nil: they reach each other directly
+	told    int      // of the outbox's messages, that count no more
 }
 
 // setting is how a world differs from one node on SQLite with carriers that run
