@@ -63,12 +63,11 @@ type Service struct {
 	now    func() time.Time
 	log    *slog.Logger
 
-	duty    group.Duty
-	onClaim func(plan string, members []Member)
-	stands  func(r store.Reader, record, plan string) (bool, error)
-	ordered func(p *Plan) bool
-	stopped func(r store.Reader, p *Plan) (bool, error)
-
+	duty     group.Duty
+	onClaim  func(plan string, members []Member)
+	stands   func(r store.Reader, record, plan string) (bool, error)
+	ordered  func(p *Plan) bool
+	stopped  func(r store.Reader, p *Plan) (bool, error)
 	ended    func(r store.Reader, p *Plan) (bool, error)
 	window   *window
 	breakers map[string]*breaker
