@@ -54,7 +54,8 @@ type Chronicle struct {
 	Losses  []Loss
 	Trouble [][2]time.Time // when something was wrong
 	Frozen  []Freeze
-	Log     []string // the faults, for people
+	Faults  map[string]int // how often each kind came to pass
+	Log     []string       // the faults, for people
 
 	Settled bool
 	Why     string // it has not settled
@@ -90,7 +91,7 @@ type Sabotage struct {
 
 // Chronicles plays a group's story from a seed in dir.
 func Chronicles(ctx context.Context, seed uint64, dir string, sabotage Sabotage, log *slog.Logger) (*Chronicle, error) {
-	g, err := NewGroup(seed, dir, 400*time.Millisecond, log)
+	g, err := NewGroup(seed, dir, skewMax, log)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +107,7 @@ func Chronicles(ctx context.Context, seed uint64, dir string, sabotage Sabotage,
 	defer wait()
 	defer stop()
 	defer g.Stop() // and with it the network
-	c := &Chronicle{Seed: seed, deleted: map[string]bool{}, campaigns: map[string]string{}}
+	c := &Chronicle{Seed: seed, Faults: map[string]int{}, deleted: map[string]bool{}, campaigns: map[string]string{}}
 	if err := g.Start(ctx); err != nil {
 		return nil, err
 	}
@@ -213,6 +214,7 @@ func (c *Chronicle) play(ctx context.Context, g *Group, sabotage Sabotage) error
 		own := rand.New(rand.NewPCG(rnd.Uint64(), 3))
 		clients.Go(func() { c.launch(ctx, g, fmt.Sprint("news ", i), own) })
 	}
+	clients.Go(func() { c.weather(ctx, g, end) })
 	err := c.faults(ctx, g, rnd, end, sabotage)
 	clients.Wait()
 	return err

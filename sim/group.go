@@ -21,6 +21,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/everpoint/everpoint/cmd/node"
@@ -68,7 +69,7 @@ type Group struct {
 type Member struct {
 	Region
 	g    *Group
-	skew time.Duration // what its clock is ahead by
+	skew atomic.Int64 // what its clock is ahead by
 	// diary is what the disk held besides the database when the process died: the
 	// process that is being stopped must not bring it up to date.
 	diary map[string][]byte
@@ -82,9 +83,12 @@ type Voter struct {
 	stop func()
 }
 
+// skewMax bounds by how much the clocks of two Regions are apart.
+const skewMax = 400 * time.Millisecond
+
 // NewGroup makes disks, a network and carriers that misbehave as the seed says.
-// Clocks are apart by as much as skewMax.
-func NewGroup(seed uint64, dir string, skewMax time.Duration, log *slog.Logger) (*Group, error) {
+// Clocks are apart by less than apart.
+func NewGroup(seed uint64, dir string, apart time.Duration, log *slog.Logger) (*Group, error) {
 	rnd := mathrand.New(mathrand.NewPCG(seed, 0x6a0b))
 	g := &Group{Carriers: NewCarriers(rnd), seed: seed, dir: dir, net: NewNetwork(), regions: map[string]*Member{}, log: log}
 	certificates, err := groupCertificates()
@@ -98,10 +102,11 @@ func NewGroup(seed uint64, dir string, skewMax time.Duration, log *slog.Logger) 
 	}
 	for i, name := range regionNames {
 		m := &Member{g: g, Region: Region{Carriers: g.Carriers, name: name, seed: seed<<1 + uint64(i), dir: filepath.Join(dir, name), log: log.With("region", name)}}
-		if skewMax > 0 {
-			m.skew = time.Duration(rnd.Int64N(int64(skewMax)))
+		if apart > 0 {
+			m.skew.Store(rnd.Int64N(int64(apart)))
 		}
 		m.die = m.gone
+		m.freeze = func() { g.net.Freeze(name, true) }
 		for _, sub := range []string{"data", "keys"} {
 			if err := os.MkdirAll(filepath.Join(m.dir, sub), 0o700); err != nil {
 				return nil, err
@@ -191,23 +196,26 @@ func (g *Group) serve(ctx context.Context) (wait func(), err error) {
 
 // world is what a process of the group is given in place of the world. thawed
 // ends with the process.
-func (g *Group) world(ctx context.Context, host string, skew time.Duration, fault func(string) error, alive func() bool) node.World {
+func (g *Group) world(ctx context.Context, host string, skew *atomic.Int64, fault func(string) error, alive func() bool, pass func()) node.World {
 	dial := func(ctx context.Context, _, addr string) (net.Conn, error) {
 		if !alive() {
 			return nil, errDead
 		}
 		return g.net.Dial(ctx, host, addr)
 	}
-	var peers func(http.RoundTripper) http.RoundTripper
-	if g.tap != nil {
-		peers = func(next http.RoundTripper) http.RoundTripper { return tapped{g.tap, ctx, host, next} }
+	peers := func(next http.RoundTripper) http.RoundTripper {
+		if g.tap != nil {
+			next = tapped{g.tap, ctx, host, next}
+		}
+		return overtaking{g.net, ctx, next}
 	}
 	return node.World{
 		Peers: peers,
-		Now:   func() time.Time { return time.Now().Add(skew) },
+		Now:   func() time.Time { return time.Now().Add(time.Duration(skew.Load())) },
 		Dial:  dial, DialPeer: dial,
 		Listen: func(_ context.Context, _, addr string) (net.Listener, error) { return g.net.Listen(addr) },
 		Fault: func(point string) error {
+			pass()
 			// A frozen process writes nothing; it is dead or thawed when it goes on.
 			_ = g.net.Thawed(ctx, host)
 			return fault(point)
@@ -233,7 +241,7 @@ func (m *Member) Start(ctx context.Context, fatal int) error {
 		defer m.mu.Unlock()
 		return !m.dead && m.life == life
 	}
-	if err := m.start(running, life, cfg, m.g.world(running, m.name, m.skew, m.fault(life), alive)); err != nil {
+	if err := m.start(running, life, cfg, m.g.world(running, m.name, &m.skew, m.fault(life), alive, m.pass)); err != nil {
 		cancel()
 		return err
 	}
@@ -345,7 +353,7 @@ func (v *Voter) Start(ctx context.Context) error {
 		peers[name] = peerURL(name)
 	}
 	running, cancel := context.WithCancel(ctx)
-	world := v.g.world(running, witnessName, 0, v.fault(life), func() bool { return !v.isDead() })
+	world := v.g.world(running, witnessName, new(atomic.Int64), v.fault(life), func() bool { return !v.isDead() }, func() {})
 	world.Chance = mathrand.New(mathrand.NewPCG(v.g.seed, uint64(1000+life)))
 	w, err := node.NewWitness(ctx, &node.WitnessConfig{
 		Name: witnessName, Dir: v.g.file(witnessName), Listen: peerAddr(witnessName), Peers: peers,

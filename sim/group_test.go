@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"os"
 	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 )
@@ -47,7 +49,22 @@ func chronicle(t *testing.T, seed uint64, sabotage Sabotage) (c *Chronicle, wron
 	return c, wrong
 }
 
+// faultsSurely is in how many stories every kind of fault comes to pass.
+const faultsSurely = 200
+
 func TestGroups_keep_every_promise(t *testing.T) {
+	var mu sync.Mutex
+	drawn, played := map[string]int{}, 0
+	t.Cleanup(func() {
+		line := fmt.Sprintf("%d stories of groups:", played)
+		for _, kind := range faultKinds {
+			line += fmt.Sprintf(" %s %d,", kind, drawn[kind])
+			if drawn[kind] == 0 && played >= faultsSurely {
+				t.Errorf("in %d stories there was no %s", played, kind)
+			}
+		}
+		_, _ = fmt.Fprintln(t.Output(), strings.TrimSuffix(line, ","))
+	})
 	run := func(seed uint64) {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			t.Parallel()
@@ -55,7 +72,16 @@ func TestGroups_keep_every_promise(t *testing.T) {
 			for _, w := range wrong {
 				t.Errorf("seed %d: %s (repeat with: make sim GROUP=%d)", seed, w, seed)
 			}
-			if c != nil && (*oneGroup != 0 || len(wrong) > 0) {
+			mu.Lock()
+			defer mu.Unlock()
+			played++
+			if c == nil {
+				return
+			}
+			for kind, n := range c.Faults {
+				drawn[kind] += n
+			}
+			if *oneGroup != 0 || len(wrong) > 0 {
 				t.Logf("seed %d:\n%s", seed, c)
 			}
 		})

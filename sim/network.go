@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -27,6 +28,9 @@ type Network struct {
 	delay     map[link]time.Duration
 	frozen    map[string]bool
 	shut      bool
+	shuffle   time.Duration // up to which requests are held, so that they overtake each other; 0: they are not
+	chance    *rand.Rand    // of that
+	overtaken int
 	listeners map[string]*listener
 	conns     map[*wire]bool
 }
@@ -66,6 +70,33 @@ func (n *Network) Delay(from, to string, d time.Duration) {
 
 // Freeze holds back what a host would read and what it wrote, until it is thawed.
 func (n *Network) Freeze(host string, frozen bool) { n.change(func() { n.frozen[host] = frozen }) }
+
+// Shuffle has each request between hosts wait for up to a time of its own, there
+// and back, and has some arrive when who sent them has given them up; 0 ends it.
+func (n *Network) Shuffle(most time.Duration, seed uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.shuffle, n.chance = most, rand.New(rand.NewPCG(seed, 4))
+}
+
+// Overtaken is how many requests another one has overtaken, or may have.
+func (n *Network) Overtaken() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.overtaken
+}
+
+// holds draws for how long a request is held on its way there and back, and whether
+// its sender gives it up.
+func (n *Network) holds() (there, back time.Duration, late bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.shuffle == 0 {
+		return 0, 0, false
+	}
+	n.overtaken++
+	return some(n.chance, n.shuffle), some(n.chance, n.shuffle), n.chance.IntN(3) == 0
+}
 
 // Heal mends every cable.
 func (n *Network) Heal() {

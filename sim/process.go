@@ -19,6 +19,10 @@ type process struct {
 	fatal  int // the one that kills; 0: none
 	died   chan struct{}
 	die    func() // cuts it off; mu is held. May be nil
+
+	halts  int           // commit points from now; the last of them freezes it. 0: none
+	halted chan struct{} // closed when it does
+	freeze func()        // mu is held
 }
 
 // begin begins a life that ends at the fatal commit point, or lasts when it is 0.
@@ -29,6 +33,28 @@ func (p *process) begin(fatal int) (life int) {
 	p.life = p.lives
 	p.dead, p.commit, p.fatal, p.died = false, 0, fatal, make(chan struct{})
 	return p.life
+}
+
+// halt freezes the process at the nth commit point from now, and closes the channel;
+// at none with 0.
+func (p *process) halt(n int) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.halts, p.halted = n, make(chan struct{})
+	return p.halted
+}
+
+// pass freezes the process if a commit point is the one to do that at.
+func (p *process) pass() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.halts == 0 {
+		return
+	}
+	if p.halts--; p.halts == 0 {
+		p.freeze()
+		close(p.halted)
+	}
 }
 
 // fault counts commit points and kills the process at the fatal one.
