@@ -42,8 +42,10 @@ func (r *Replica) Status() []Status {
 	now := r.now()
 	for _, p := range r.peers {
 		p.mu.Lock()
-		s := Status{Region: p.Region, Incarnation: p.incarnation, Heard: p.heard, Rows: p.rows, Mine: p.mine, Apart: p.apart,
-			Err: p.err, Streams: map[store.Stream]StreamStatus{}}
+		s := Status{
+			Region: p.Region, Incarnation: p.incarnation, Heard: p.heard, Rows: p.rows, Mine: p.mine, Apart: p.apart,
+			Err: p.err, Streams: map[store.Stream]StreamStatus{},
+		}
 		s.Hears = r.acks.heard(p.Region)
 		for _, st := range shipped {
 			s.Streams[st] = StreamStatus{Merged: p.at[st].N, Head: p.heads[st], Acked: r.acks.of(p.Region, st)}
