@@ -38,6 +38,14 @@
 // block again, which changes nothing. After a crash the next holder evaluates
 // the segment again and goes on behind the cursor.
 //
+// # Stops
+//
+// A campaign that is deleted ends its run: nothing is claimed any more, and delivery
+// holds who was not written to. Where the Region with control does not answer, a
+// stop is an order in the quorum (stops.go): while it stands nothing is started,
+// claimed or sent, in any Region, and the Region with control carries it out. An
+// order to pause that finds the run begun ends it.
+//
 // Invariants: a member is claimed by one treatment; the cursor moves in the
 // update that claims; not more than a window of recipients is ahead of delivery.
 //
