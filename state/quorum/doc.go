@@ -42,6 +42,8 @@
 // way, but for what was in a socket. The last of the set leaves it by an operator's
 // word alone: Succeed forgets it, once its lease is over, for another that may know
 // less.
+// A voter that leads while its Region is out of the set hands leadership on, to a
+// Region of the set or to the witness.
 //
 // Each stay of a Region in the set has a number of its own, Region.Member: the
 // SetEpoch at which it began. What a Region claims carries it. Duty.Since tells

@@ -528,6 +528,42 @@ func TestQuorum_lease(t *testing.T) {
 	})
 }
 
+// A Region that left the set does not go on leading: it may be reached one way only,
+// and if it is cut off wholly a moment later, nobody decides until another leads.
+func TestQuorum_a_Region_out_of_the_set_does_not_lead(t *testing.T) {
+	three(t, func(t *testing.T, w *world) {
+		a, b := w.members["a"], w.members["b"]
+		a.do(Join{Region: "a", Incarnation: "1"})
+		b.do(Join{Region: "b", Incarnation: "1"})
+		attempt := b.do(Await{Region: "b", Incarnation: "1"}).Epoch
+		st, _ := b.q.State()
+		b.do(Return{Region: "b", Incarnation: "1", Attempt: attempt, SetEpoch: st.SetEpoch})
+		for range 2 { // whoever leads first, each of the Regions leaves the set once
+			var leads *member
+			w.until("a Region leads", 2*time.Minute, func() bool {
+				if leads = w.leader(); leads != nil && leads != a && leads != b {
+					leads.kill()
+					leads.start()
+				}
+				return leads == a || leads == b
+			})
+			other := a
+			if leads == a {
+				other = b
+			}
+			other.do(Remove{Region: leads.name, Incarnation: "1", Reason: "a test"})
+			w.until("another leads", 10*time.Second, func() bool { l := w.leader(); return l != nil && l != leads })
+			time.Sleep(20 * time.Second)
+			if l := w.leader(); l == leads {
+				t.Errorf("%s leads again, out of the set", l.name)
+			}
+			attempt := leads.do(Await{Region: leads.name, Incarnation: "1"}).Epoch
+			st, _ := leads.q.State()
+			leads.do(Return{Region: leads.name, Incarnation: "1", Attempt: attempt, SetEpoch: st.SetEpoch})
+		}
+	})
+}
+
 func TestQuorum_wait(t *testing.T) {
 	three(t, func(t *testing.T, w *world) {
 		b := w.members["b"]

@@ -31,6 +31,7 @@ type voter struct {
 
 	saved     time.Time // when the row was last written
 	sought    time.Time // when a group was last looked for
+	yielded   time.Time // when leadership was last offered to another
 	changed   time.Time // when a change of the voters was last proposed
 	seeking   bool
 	following time.Time // since when there is no leader; zero when there is one
@@ -306,6 +307,7 @@ func (v *voter) tick() {
 	if v.node.BasicStatus().RaftState == raft.StateLeader {
 		v.watchLeases()
 		v.promote()
+		v.yield()
 	}
 	v.seek()
 }
@@ -436,6 +438,34 @@ func (v *voter) promote() {
 				&pb.ConfChangeSingle{Type: pb.ConfChangeAddNode.Enum(), NodeId: new(id)})
 		}
 	})
+}
+
+// yield offers leadership to another voter while this one's Region is out of the
+// set: it may be reached one way only, and has no duty of its own. A Region of the
+// set is asked before the witness.
+func (v *voter) yield() {
+	state := &v.machine.state
+	r, known := state.Regions[v.q.cfg.Name]
+	if !known || r.InSync || time.Since(v.yielded) < 2*v.q.cfg.election() {
+		return
+	}
+	name, to := "", uint64(0)
+	v.node.WithProgress(func(id uint64, typ raft.ProgressType, pr tracker.Progress) {
+		if id == v.id.ID || typ == raft.ProgressTypeLearner || !pr.RecentActive {
+			return
+		}
+		for n, voter := range state.Voters {
+			if voter.ID == id && (state.Regions[n].InSync || voter.Witness && name == "") {
+				name, to = n, id
+			}
+		}
+	})
+	if to == 0 {
+		return
+	}
+	v.yielded = time.Now()
+	v.node.TransferLeader(to)
+	v.q.log.Info("leadership is offered, for this Region is out of the set", "to", name)
 }
 
 // changeVoters proposes a change of who votes. The library passes over one that
