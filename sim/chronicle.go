@@ -25,7 +25,7 @@ const (
 // Act is a write that a client asked a Region for.
 type Act struct {
 	Region       string
-	What         string // round, optout, delete, segment, campaign or send
+	What         string // round, optout, delete, segment, campaign or call
 	ID           string // of the endpoint; the segment's name; the subject of the mails
 	Value        float64
 	Began, Ended time.Time
@@ -54,6 +54,7 @@ type Chronicle struct {
 	Losses  []Loss
 	Trouble [][2]time.Time // when something was wrong
 	Frozen  []Freeze
+	Split   string         // what two voters knew differently; empty: nothing
 	Faults  map[string]int // how often each kind came to pass
 	Log     []string       // the faults, for people
 
@@ -85,6 +86,12 @@ type Chronicle struct {
 type Sabotage struct {
 	// Group is called with the group before it starts; it may set its seams.
 	Group func(*Group)
+	// Faults, when it is set, takes the place of the faults that are drawn.
+	Faults func(context.Context, *Chronicle, *Group) error
+	// Calls are made, and at times repeated in the other Region, which is no bug.
+	Calls bool
+	// Retries have nothing in common with the calls that they repeat.
+	Retries bool
 	// Restarted is called before a Region starts again on the disk it has.
 	Restarted func(*Member) error
 }
@@ -115,11 +122,19 @@ func Chronicles(ctx context.Context, seed uint64, dir string, sabotage Sabotage,
 		_, state := g.states()
 		return nil, fmt.Errorf("the group did not form: %+v", state)
 	}
+	watching, enough := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() { c.watch(watching, g) })
+	defer watch.Wait()
+	defer enough()
 	if err := c.opening(ctx, g); err != nil {
 		return nil, err
 	}
 	if err := c.play(ctx, g, sabotage); err != nil {
 		return nil, err
+	}
+	if c.split() {
+		return c, nil // voters that do not agree never come to do so
 	}
 	return c, c.ending(ctx, g)
 }
@@ -215,6 +230,14 @@ func (c *Chronicle) play(ctx context.Context, g *Group, sabotage Sabotage) error
 		clients.Go(func() { c.launch(ctx, g, fmt.Sprint("news ", i), own) })
 	}
 	clients.Go(func() { c.weather(ctx, g, end) })
+	if sabotage.Calls || sabotage.Retries {
+		clients.Go(func() { c.repeats(ctx, g, end, sabotage.Retries) })
+	}
+	if sabotage.Faults != nil {
+		err := sabotage.Faults(ctx, c, g)
+		clients.Wait()
+		return err
+	}
 	err := c.faults(ctx, g, rnd, end, sabotage)
 	clients.Wait()
 	return err
@@ -390,9 +413,11 @@ func (c *Chronicle) sends(ctx context.Context, g *Group) error {
 				return err
 			}
 			for i := range page.Item {
-				if a := &page.Item[i]; a.CampaignId != nil {
-					listed[[2]string{subjects[*a.CampaignId], a.Address}] = true
+				subject, a := "", &page.Item[i]
+				if a.CampaignId != nil {
+					subject = subjects[*a.CampaignId]
 				}
+				listed[[2]string{subject, a.Address}] = true
 			}
 			if page.NextToken == nil || *page.NextToken == "" {
 				break

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/everpoint/everpoint/cmd/node"
+	"github.com/everpoint/everpoint/state/group"
 	"github.com/everpoint/everpoint/state/quorum"
 	"github.com/everpoint/everpoint/state/replica"
 	"github.com/everpoint/everpoint/state/store"
@@ -63,6 +64,9 @@ type Group struct {
 	// tap, when it is set, stands between a Region and what it hears of others: a
 	// seam for planted bugs.
 	tap *tap
+	// duty, when it is set, stands between a Region and its place in the group: another
+	// such seam.
+	duty func(group.Duty) group.Duty
 }
 
 // Member is a Region of a group.
@@ -210,9 +214,9 @@ func (g *Group) world(ctx context.Context, host string, skew *atomic.Int64, faul
 		return overtaking{g.net, ctx, next}
 	}
 	return node.World{
-		Peers: peers,
-		Now:   func() time.Time { return time.Now().Add(time.Duration(skew.Load())) },
-		Dial:  dial, DialPeer: dial,
+		Peers: peers, Duty: g.duty,
+		Now:  func() time.Time { return time.Now().Add(time.Duration(skew.Load())) },
+		Dial: dial, DialPeer: dial,
 		Listen: func(_ context.Context, _, addr string) (net.Listener, error) { return g.net.Listen(addr) },
 		Fault: func(point string) error {
 			pass()
@@ -284,6 +288,11 @@ func (m *Member) Crash() error {
 // Call makes a call to a Region; while the Region is frozen it waits, and the answer
 // of one that died meanwhile is lost.
 func (m *Member) Call(ctx context.Context, service, method, path string, in, out any) error {
+	return m.repeat(ctx, "", service, method, path, in, out)
+}
+
+// repeat is Call with what the repetitions of a call have in common.
+func (m *Member) repeat(ctx context.Context, invocation, service, method, path string, in, out any) error {
 	if err := m.g.net.Thawed(ctx, m.name); err != nil {
 		return err
 	}
@@ -293,7 +302,7 @@ func (m *Member) Call(ctx context.Context, service, method, path string, in, out
 	if dead || n == nil {
 		return errDead
 	}
-	err := call(n, service, method, path, in, out)
+	err := call(n, invocation, service, method, path, in, out)
 	_ = m.g.net.Thawed(ctx, m.name)
 	m.mu.Lock()
 	defer m.mu.Unlock()

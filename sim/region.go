@@ -263,10 +263,12 @@ func (r *Region) Stop() { r.stop() }
 
 // Call sends a signed request through the node's door and decodes the answer.
 func (r *Region) Call(service, method, path string, in, out any) error {
-	return call(r.node, service, method, path, in, out)
+	return call(r.node, "", service, method, path, in, out)
 }
 
-func call(n *node.Node, service, method, path string, in, out any) error {
+// call makes a call; invocation, when it is not empty, is what its repetitions have
+// in common.
+func call(n *node.Node, invocation, service, method, path string, in, out any) error {
 	var body []byte
 	if in != nil {
 		var err error
@@ -276,6 +278,9 @@ func call(n *node.Node, service, method, path string, in, out any) error {
 	}
 	req := httptest.NewRequestWithContext(context.Background(), method, "http://node.sim"+path, bytes.NewReader(body))
 	req.Header.Set("Content-Type", "application/json")
+	if invocation != "" {
+		req.Header.Set("Amz-Sdk-Invocation-Id", invocation)
+	}
 	if err := sigv4.Sign(req, sha256.Sum256(body), sigv4.Credentials{AccessKeyID: keyID, Secret: secret}, n.Config.Region, service, time.Now()); err != nil {
 		return err
 	}

@@ -21,6 +21,9 @@ func JudgeGroup(c *Chronicle) []string {
 	if !c.Settled {
 		say("the Regions do not agree: %s", c.Why)
 	}
+	if c.Split != "" {
+		say("the voters do not agree: %s", c.Split)
+	}
 	touched, deleted := map[string]time.Time{}, map[string]time.Time{}
 	for i := range c.Acts {
 		a := &c.Acts[i]
@@ -100,6 +103,12 @@ func (c *Chronicle) judgeSends(say func(string, ...any)) {
 			}
 		}
 	}
+	taken := map[string]bool{} // messages to one address each
+	for i := range c.Acts {
+		if a := &c.Acts[i]; a.What == "call" && a.Err == nil {
+			taken[a.ID] = true
+		}
+	}
 	times := map[[2]string]int{}
 	for i := range c.Outbox {
 		m := &c.Outbox[i]
@@ -111,6 +120,11 @@ func (c *Chronicle) judgeSends(say func(string, ...any)) {
 	for who, n := range times {
 		if n > 1 && !listed(who[0], who[1]) {
 			say("%s was sent %q %d times and is not listed", who[1], who[0], n)
+		}
+	}
+	for to := range taken {
+		if times[[2]string{"call", to}] == 0 && !listed("call", to) && !c.Refused[to] {
+			say("a message to %s was accepted, and was neither sent, refused nor listed", to)
 		}
 	}
 	for subject := range acknowledged {
