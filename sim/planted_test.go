@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/everpoint/everpoint/state/changelog"
-	"github.com/everpoint/everpoint/state/group"
 	"github.com/everpoint/everpoint/state/store"
 )
 
@@ -34,8 +33,7 @@ func TestJudges_find_planted_bugs(t *testing.T) {
 		"log ids that are visible out of order":   {10, "", passedOver},
 		"a restored Region that reuses its ids":   {100, "", idsReused},
 		"a voter that forgets its vote":           {5, "the voters do not agree", voteForgotten},
-		"a claim sent before the peer has it":     {100, "times and is not listed", acknowledgedAtOnce},
-		"a claim of an older epoch accepted":      {60, "times and is not listed", oldClaims},
+		"a claim sent before the peer has it":     {100, "times and is not listed", claimedAtOnce},
 		"an opt-out that the sender does not see": {60, "and was sent", acknowledgedAtOnce},
 		"a retry executed in both Regions":        {5, "times and is not listed", retriesApart},
 	} {
@@ -56,19 +54,6 @@ func TestJudges_find_planted_bugs(t *testing.T) {
 
 // retriesApart: what a client or router repeats is another call to the Regions.
 func retriesApart() Sabotage { return Sabotage{Retries: true} }
-
-// oldClaims: what a Region claimed in an earlier stay in the set is its own still,
-// to itself and to others.
-func oldClaims() Sabotage {
-	return Sabotage{Group: func(g *Group) { g.duty = func(d group.Duty) group.Duty { return eternal{d} } }}
-}
-
-// eternal is a duty in which no stay ends.
-type eternal struct{ group.Duty }
-
-func (e eternal) Valid(uint64) bool { return true }
-
-func (e eternal) Holds(_ string, epoch uint64) bool { return epoch > 0 }
 
 // voteForgotten: the witness has voted with one Region, and does not know it when
 // the other asks.
@@ -156,6 +141,13 @@ func acknowledgedAtOnce() Sabotage {
 			return 0
 		}}
 	}}
+}
+
+// claimedAtOnce is acknowledgedAtOnce in stories with calls, each of which is a claim.
+func claimedAtOnce() Sabotage {
+	s := acknowledgedAtOnce()
+	s.Calls = true
+	return s
 }
 
 // passedOver: of some blocks the records are not seen, as if the number had been
