@@ -96,6 +96,9 @@ func fold(n int, intents []intentRow, entries []Entry) ([]standing, error) {
 		}
 		switch e.Fate {
 		case FateDeferred:
+			if st.fate == FateAmbiguous {
+				continue // it was left: that its Region had put off another attempt comes late
+			}
 			st.fate, st.retryAt = "", e.RetryAt
 		case FateAmbiguous:
 			st.fate = FateAmbiguous
@@ -113,7 +116,7 @@ func fold(n int, intents []intentRow, entries []Entry) ([]standing, error) {
 			}
 			st := &out[m]
 			st.attempts = max(st.attempts, row.Attempts[k])
-			if row.Attempts[k] > last[m] && !st.settled() {
+			if row.Attempts[k] > max(last[m], st.open) && !st.settled() {
 				st.open, st.openAt = row.Attempts[k], row.At
 			}
 		}

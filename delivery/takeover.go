@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/everpoint/everpoint/audience/segments"
 	"github.com/everpoint/everpoint/state/changelog"
 	"github.com/everpoint/everpoint/state/group"
 	"github.com/everpoint/everpoint/state/queue"
@@ -207,9 +208,10 @@ func (s *Service) inheritBlocks(ctx context.Context, h holder, standing group.St
 // inheritBlock writes that the block is this Region's, and lists what its holder
 // may have sent. What remains is queued.
 //
-// Of a claim that came late nothing remains: what was put on the wire of it all the
-// same, by a Region that was alone, is listed and left, for others may have been
-// sent to in its place.
+// Of a claim that came late nothing remains: no other Region had it while its own was
+// in the set, so its intents were not on the wire, but for what that Region marked
+// while it was alone. That is listed and left, for others may have been sent to in
+// its place.
 func (s *Service) inheritBlock(tx *store.Tx, h holder, standing group.Standing, o openRow) error {
 	b, err := store.Load[Block](tx, kindClaim, o.Block)
 	if err != nil || b == nil || !s.inherits(standing, h, b.shard()) {
@@ -239,12 +241,15 @@ func (s *Service) inheritBlock(tx *store.Tx, h holder, standing group.Standing, 
 		return err
 	}
 	j.addMarks(o.Late, entries)
+	alone := s.upTo(b.Plan, func(of holder) bool { return of == holder{b.Region, b.Epoch} })
 	var found []Entry
 	left := 0
 	for i := range j.stand {
-		st := &j.stand[i]
+		st, hash := &j.stand[i], b.Members[i].Hash
+		to, marked := alone[segments.Shard(hash)]
+		void := o.Late && (!marked || hash > to)
 		switch {
-		case st.open > 0:
+		case st.open > 0 && !void:
 			c, err := j.candidate(tx, i)
 			if err != nil {
 				return err
