@@ -235,7 +235,7 @@ func (j *job) ambiguous(tx *store.Tx, i, attempt int, intentAt time.Time, c *can
 	if err != nil {
 		return Entry{}, err
 	}
-	if attempt >= j.s.cfg.AttemptsMax {
+	if attempt-j.stand[i].idle >= j.s.cfg.AttemptsMax {
 		policy = Leave
 	}
 	return j.list(tx, i, attempt, intentAt, c, policy)
@@ -515,7 +515,7 @@ func (j *job) intend(ctx context.Context, chunk []int) ([]*ready, error) {
 func (j *job) putOff(ctx context.Context, going []*ready, cause error) error {
 	j.s.log.InfoContext(ctx, "attempts put off", "plan", j.block.Plan, "attempts", len(going), "error", cause)
 	for _, g := range going {
-		g.outcome = courier.Outcome{Status: courier.Deferred, Code: "claim", Detail: "the attempt could not be claimed"}
+		g.outcome = courier.Outcome{Status: courier.Deferred, Code: codeClaim, Detail: "the attempt could not be claimed"}
 	}
 	return j.settle(ctx, going)
 }
@@ -560,7 +560,7 @@ func (j *job) again(ctx context.Context, going []*ready) ([]*ready, error) {
 		return hold(ReasonStopped)
 	}
 	st, err := j.s.duty.Standing()
-	if err == nil && len(st.Others) == 0 {
+	if err == nil && !st.Grouped {
 		return going, nil
 	}
 	r := j.s.store.Reader(ctx)
@@ -729,12 +729,12 @@ func (j *job) one(ctx context.Context, g *ready) {
 		return
 	}
 	if err := g.pace.wait(ctx, max(1, g.outcome.Parts)); err != nil {
-		g.outcome = courier.Outcome{Status: courier.Deferred, Code: "pace", Detail: "no turn before the attempt's time ran out"}
+		g.outcome = courier.Outcome{Status: courier.Deferred, Code: codePace, Detail: "no turn before the attempt's time ran out"}
 		return
 	}
 	if !j.it.Valid() || !j.s.duty.Valid(j.epoch) {
 		// The lease ran out while this waited: another may hold the block by now.
-		g.outcome = courier.Outcome{Status: courier.Deferred, Code: "lease", Detail: "the lease ran out before the wire"}
+		g.outcome = courier.Outcome{Status: courier.Deferred, Code: codeLease, Detail: "the lease ran out before the wire"}
 		return
 	}
 	if j.s.ordered(j.plan.plan) {

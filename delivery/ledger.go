@@ -60,6 +60,7 @@ func (b *Block) lostIntent() intentRow {
 // standing is where one member of a block stands.
 type standing struct {
 	attempts int  // attempts begun
+	idle     int  // of them, those that are known not to have been on the wire
 	fate     Fate // "" while it waits
 	reason   string
 	retryAt  int64 // not before, Unix milliseconds
@@ -84,6 +85,7 @@ func fold(n int, intents []intentRow, entries []Entry) ([]standing, error) {
 		return weight(a.Fate) - weight(b.Fate)
 	})
 	last := make([]int, n) // the last attempt an entry is about
+	idle := make([]int, n) // the last one that was not on the wire
 	for _, e := range entries {
 		if e.Member < 0 || e.Member >= n {
 			return nil, fmt.Errorf("delivery: entry for member %d of %d", e.Member, n)
@@ -91,6 +93,10 @@ func fold(n int, intents []intentRow, entries []Entry) ([]standing, error) {
 		st := &out[e.Member]
 		st.attempts = max(st.attempts, e.Attempt)
 		last[e.Member] = max(last[e.Member], e.Attempt)
+		if e.Fate == FateDeferred && offWire(e.Code) && e.Attempt > idle[e.Member] {
+			idle[e.Member] = e.Attempt
+			st.idle++
+		}
 		if st.fate == FateSent || st.fate == FateFailed || st.fate == FateHeld {
 			continue
 		}
@@ -123,6 +129,17 @@ func fold(n int, intents []intentRow, entries []Entry) ([]standing, error) {
 	}
 	return out, nil
 }
+
+// The codes of attempts that this room put off before they were on the wire.
+const (
+	codeClaim = "claim" // the other Regions do not have the intent
+	codeLease = "lease" // the Region's lease was over
+	codePace  = "pace"  // there was no turn in time
+)
+
+// offWire reports whether a deferred attempt's code says that it was not on the wire.
+// Such attempts do not count against Config.AttemptsMax.
+func offWire(code string) bool { return code == codeClaim || code == codeLease || code == codePace }
 
 func weight(f Fate) int {
 	switch f {

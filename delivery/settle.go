@@ -156,21 +156,21 @@ func (j *job) entry(tx *store.Tx, g *ready) (Entry, error) {
 // because of the connection, the pace or the lease comes back soon; the
 // provider's own no waits longer each time, with full jitter.
 func (j *job) retry(now time.Time, g *ready) (time.Time, bool) {
-	o := g.outcome
+	o, tries := g.outcome, g.attempt-j.stand[g.i].idle
 	if now.Sub(j.block.At) >= j.s.cfg.RetryFor {
 		return time.Time{}, false
 	}
 	switch {
-	case o.Code == "lease":
+	case o.Code == codeLease:
 		return now, true
-	case o.Code == "claim":
+	case o.Code == codeClaim:
 		return now.Add(dutyPause), true
-	case o.Code == "pace" || unreachable(o) || o.Throttled:
+	case o.Code == codePace || unreachable(o) || o.Throttled:
 		return now.Add(o.RetryAfter + time.Second + j.s.jitter(2*time.Second)), true
-	case g.attempt >= j.s.cfg.AttemptsMax:
+	case tries >= j.s.cfg.AttemptsMax:
 		return time.Time{}, false
 	}
-	limit := min(j.s.cfg.RetryDelay<<min(g.attempt-1, 20), time.Hour)
+	limit := min(j.s.cfg.RetryDelay<<min(max(tries-1, 0), 20), time.Hour)
 	return now.Add(o.RetryAfter + limit/2 + j.s.jitter(limit/2)), true
 }
 

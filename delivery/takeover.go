@@ -23,16 +23,34 @@ type holder struct {
 
 // takenRow says that a Region has taken a block over. Its key is the block's and
 // the epoch, so that of two the later comes last.
+//
+// Late is what the Region that took the block over knew of its claim: who reads the
+// rows anew, after its disk was lost, hears of all old claims late.
 type takenRow struct {
 	Region string
 	Epoch  uint64
 	At     time.Time
+	Late   bool `json:",omitempty"`
 }
 
 func takenKey(block string, epoch uint64) string { return fmt.Sprintf("%s/%016x", block, epoch) }
 
 // takenMax bounds the takeovers of one block that are read.
 const takenMax = 1000
+
+// lateOf is what was decided of a block's claim when it was first taken over, or else
+// what this Region thinks.
+func lateOf(r store.Reader, key string, here bool) (bool, error) {
+	rows, err := r.List(kindTaken, key+"/", "", 1)
+	if err != nil || len(rows) == 0 {
+		return here, err
+	}
+	t, err := store.Decode[takenRow](kindTaken, rows[0].Body)
+	if err != nil {
+		return false, err
+	}
+	return t.Late, nil
+}
 
 func holderOf(r store.Reader, key string, b *Block) (holder, error) {
 	rows, err := r.List(kindTaken, key+"/", "", takenMax)
@@ -221,7 +239,10 @@ func (s *Service) inheritBlock(tx *store.Tx, h holder, standing group.Standing, 
 	if err != nil || now != h {
 		return err // another was faster
 	}
-	t := &takenRow{Region: s.store.Region(), Epoch: standing.Epoch, At: tx.Now().UTC()}
+	if o.Late, err = lateOf(tx, o.Block, o.Late); err != nil {
+		return err
+	}
+	t := &takenRow{Region: s.store.Region(), Epoch: standing.Epoch, At: tx.Now().UTC(), Late: o.Late}
 	if err := store.Save(tx, kindTaken, takenKey(o.Block, t.Epoch), t); err != nil {
 		return err
 	}

@@ -155,6 +155,11 @@ func (s *Service) count(tx *store.Tx, key string, b *Block, entries []Entry) err
 		}
 		row.Late = p == nil || p.Call == nil // nobody else claims a call's recipients
 	}
+	if b != nil && row.Late {
+		if row.Late, err = lateOf(tx, key, row.Late); err != nil {
+			return err
+		}
+	}
 	if open != row.Open {
 		if row.Open != "" {
 			if err := tx.Remove(kindOpen, row.Open); err != nil {

@@ -52,6 +52,15 @@ type Part struct {
 	// Of the second walk, which the Region with control does alone.
 	Swept     uint64       `json:",omitempty"`
 	SweptDone group.Shards `json:",omitempty"`
+	SweptFor  int64        `json:",omitempty"` // the activity's Superseded that it was begun for
+}
+
+// swept is how far this Region is with the activity's present sweep.
+func (p *Part) swept(a *Activity) (after uint64, done group.Shards) {
+	if p.SweptFor != a.Superseded {
+		return 0, 0 // that was an earlier one
+	}
+	return p.Swept, p.SweptDone
 }
 
 func (a *Activity) partKey(region string) string { return a.key() + "/" + region }

@@ -63,7 +63,8 @@ type situation struct {
 // todo is the shards that this Region may walk now.
 func (s *situation) todo() group.Shards {
 	if s.activity.Sweeping {
-		return group.AllShards &^ s.part.SweptDone
+		_, done := s.part.swept(s.activity)
+		return group.AllShards &^ done
 	}
 	return s.place.Shards &^ s.done
 }
@@ -163,6 +164,7 @@ func (s *Service) run(ctx context.Context, it *queue.Item) error {
 	if err := json.Unmarshal(it.Body, &r.target); err != nil {
 		return fmt.Errorf("read the work of activity %s: %w", it.ID, err)
 	}
+	defer r.letGo()
 	var waiting time.Time // since when; zero: it is not
 	for {
 		sit, err := r.look(s.store.Reader(ctx))
@@ -327,7 +329,7 @@ func (r *runner) do(tx *store.Tx, sit *situation, d decision) error {
 	case stepSweep:
 		r.walk = nil
 		a.Sweeping, a.Walked, a.Superseded = true, time.Time{}, sit.tally.Superseded
-		sit.part.Swept, sit.part.SweptDone = 0, 0
+		sit.part.Swept, sit.part.SweptDone, sit.part.SweptFor = 0, 0, a.Superseded
 		if err := savePart(tx, a, r.s.store.Region(), sit.part); err != nil {
 			return err
 		}
@@ -427,7 +429,7 @@ func (r *runner) begin(ctx context.Context, sit *situation) (over bool, err erro
 		}); err != nil {
 			return false, err
 		}
-		if r.seen, err = r.s.seenOf(ctx, r.it.ID, before); err != nil {
+		if err := r.remember(ctx, before); err != nil {
 			return false, err
 		}
 		r.taken, r.before = true, before
@@ -435,7 +437,7 @@ func (r *runner) begin(ctx context.Context, sit *situation) (over bool, err erro
 	if sit.activity.Sweeping && sit.place.Grouped {
 		// Of what was claimed, some may have been superseded meanwhile.
 		r.s.forget(r.it.ID)
-		if r.seen, err = r.s.seenOf(ctx, r.it.ID, r.before); err != nil {
+		if err := r.remember(ctx, r.before); err != nil {
 			return false, err
 		}
 	}
@@ -522,7 +524,7 @@ func (r *runner) gather(ctx context.Context, sit *situation) error {
 		return cohort >= t.from && cohort < t.to || a.Treatment == "0" && cohort < c.holdout()
 	}}
 	if a.Sweeping {
-		b.from = p.Swept
+		b.from, _ = p.swept(a)
 	}
 	b.wanted = b.todo
 	b.collect(scanMax)
@@ -545,7 +547,7 @@ func (r *runner) claim(tx *store.Tx, sit *situation) error {
 	a, p, b := sit.activity, sit.part, r.next
 	from := p.After
 	if a.Sweeping {
-		from = p.Swept
+		from, _ = p.swept(a)
 	}
 	if b == nil || b.from != from || b.wanted&^sit.todo() != 0 {
 		return nil // it was gathered for another situation
@@ -570,12 +572,13 @@ func (r *runner) claim(tx *store.Tx, sit *situation) error {
 			}
 		}
 	}
-	claimed := b.members
-	tx.AfterCommit(func() { r.seen.add(claimed) })
+	claimed, known := b.members, r.seen
+	tx.AfterCommit(func() { known.add(claimed) })
 	p.Claimed += int64(len(b.members))
 	if a.Sweeping {
 		p.Produced += int64(len(b.members))
-		p.Swept, p.SweptDone = b.after, p.SweptDone|b.ended
+		_, done := p.swept(a)
+		p.Swept, p.SweptDone, p.SweptFor = b.after, done|b.ended, a.Superseded
 		if p.SweptDone == group.AllShards {
 			a.Walked = tx.Now().UTC()
 			if err := saveActivity(tx, a); err != nil {

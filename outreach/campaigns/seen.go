@@ -17,6 +17,7 @@ import (
 type seen struct {
 	mu        sync.Mutex
 	takes     int // the Takes of the part when it was last right
+	runners   int // that use it; the service's mu guards it
 	endpoints map[[16]byte]struct{}
 	hashes    map[uint64]struct{}
 }
@@ -62,17 +63,20 @@ func (s *Service) seenOf(ctx context.Context, activity string, takes int) (*seen
 	kept := s.kept[activity]
 	if kept != nil && kept.takes == takes {
 		kept.takes++
+		kept.runners++
 		s.mu.Unlock()
 		return kept, nil
 	}
-	for other := range s.kept {
+	for other, k := range s.kept {
 		if len(s.kept) < keptMax {
 			break
 		}
-		delete(s.kept, other) // it is read again should its run go on here
+		if k.runners == 0 { // who walks has to hear what others claim
+			delete(s.kept, other) // it is read again should its run go on here
+		}
 	}
 	// First it is there, for what is merged from now on, then the rest is read.
-	out := &seen{takes: takes + 1, endpoints: map[[16]byte]struct{}{}, hashes: map[uint64]struct{}{}}
+	out := &seen{takes: takes + 1, runners: 1, endpoints: map[[16]byte]struct{}{}, hashes: map[uint64]struct{}{}}
 	s.kept[activity] = out
 	s.mu.Unlock()
 	err := s.delivery.Claimed(s.store.Reader(ctx), activity, func(b *delivery.Block) error {
@@ -86,6 +90,25 @@ func (s *Service) seenOf(ctx context.Context, activity string, takes int) (*seen
 	return out, nil
 }
 
+// remember has the runner know whom its activity has claimed.
+func (r *runner) remember(ctx context.Context, takes int) error {
+	r.letGo()
+	known, err := r.s.seenOf(ctx, r.it.ID, takes)
+	r.seen = known
+	return err
+}
+
+// letGo ends that: what was remembered may make room for others.
+func (r *runner) letGo() {
+	if r.seen == nil {
+		return
+	}
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	r.seen.runners--
+	r.seen = nil
+}
+
 // claimed adds what another Region has claimed of a run that is worked here.
 func (s *Service) claimed(activity string, members []delivery.Member) {
 	s.mu.Lock()
@@ -96,7 +119,8 @@ func (s *Service) claimed(activity string, members []delivery.Member) {
 	}
 }
 
-// keptMax bounds the runs whose claims are remembered between two takes.
+// keptMax bounds the runs whose claims are remembered between two takes; those that
+// are walked come on top, at most one for each worker.
 const keptMax = 32
 
 // forget drops what is remembered of a run that is over.

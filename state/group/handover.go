@@ -16,7 +16,7 @@ import (
 // any more, and who gains them waits until it was said.
 type handover struct {
 	mu      sync.Mutex
-	open    map[uint64]int // claims whose write runs, by the duty epoch they began under
+	open    map[uint64]int // claims whose write runs, by the mapEpoch they began under
 	told    uint64         // the index that was told last
 	ready   [quorum.Shards]taken
 	changed chan struct{} // closed and replaced when the duty may be another
@@ -37,7 +37,7 @@ func (h *handover) begin(q Quorum) (end func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	state, _ := q.State() // with the lock: index looks at what is open and at the state alike
-	epoch := state.Duty.Epoch
+	epoch := mapEpoch(&state)
 	h.open[epoch]++
 	return func() {
 		h.mu.Lock()
@@ -48,14 +48,18 @@ func (h *handover) begin(q Quorum) (end func()) {
 	}
 }
 
+// mapEpoch rises with whatever a claim may go by: the duty map, and who has control,
+// for that Region claims of all shards when a run is walked again.
+func mapEpoch(state *quorum.State) uint64 { return state.Duty.Epoch + state.Control.Epoch }
+
 // index is how far this node may say that it has applied the quorum's log. While a
-// claim is open that began under an older duty map, it is what it was.
+// claim is open that began under an older duty map or control, it is what it was.
 func (h *handover) index(q Quorum) uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	state, index := q.State()
 	for epoch := range h.open {
-		if epoch != state.Duty.Epoch {
+		if epoch != mapEpoch(&state) {
 			return h.told
 		}
 	}
