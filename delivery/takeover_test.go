@@ -377,36 +377,6 @@ func TestMerged_waits_until_the_node_has_heard_of_the_quorum(t *testing.T) {
 	})
 }
 
-// A call's recipients are nobody else's to claim: what its Region wrote when its
-// stay had just ended, and answered, is sent by another.
-func TestTakeover_of_a_call_that_came_late_sends_it(t *testing.T) {
-	pairs(t, func(t *testing.T, p *pair) {
-		p.a.update(func(tx *store.Tx) error {
-			plan := &Plan{
-				ID: "call", App: testApp, Created: time.Now(), Call: &Call{Operation: "SendMessages"},
-				Email: &Email{From: "Tea <news@tea.example>", Subject: "Menu", Text: "Hello"},
-			}
-			if err := p.a.service.PutPlan(tx, plan); err != nil {
-				return err
-			}
-			err := p.a.service.ClaimCall(tx, plan.ID, 1, []Member{{Channel: ChannelEmail, Address: "one@tea.example", MessageID: "m"}})
-			p.c.set("a", 0)
-			return err
-		})
-		p.ship(p.a, p.b)
-		time.Sleep(time.Minute)
-		p.c.set("a", 5)
-		p.ship(p.b, p.a)
-		time.Sleep(time.Minute)
-		if n := len(p.b.mail.to()); n != 1 || p.times()["one@tea.example"] != 1 {
-			t.Errorf("sent by Region b %d times, by both %v", n, p.times())
-		}
-		if a, b := p.a.tally("call"), p.b.tally("call"); !a.equal(b) || b.Superseded != 0 || b.Sent != 1 {
-			t.Errorf("Region a counts %+v, b %+v", a, b)
-		}
-	})
-}
-
 func TestAttempts_that_are_refused_wait(t *testing.T) {
 	pairs(t, func(t *testing.T, p *pair) {
 		members := p.people(20)

@@ -148,12 +148,8 @@ func (s *Service) count(tx *store.Tx, key string, b *Block, entries []Entry) err
 	if !isNew && now.equal(&row.Tally) && open == row.Open {
 		return nil
 	}
-	if b != nil && row.Tally.Blocks == 0 && s.duty.Past(b.Region, b.Epoch) {
-		p, err := store.Load[Plan](tx, kindPlan, b.Plan)
-		if err != nil {
-			return err
-		}
-		row.Late = p == nil || p.Call == nil // nobody else claims a call's recipients
+	if b != nil && row.Tally.Blocks == 0 {
+		row.Late = s.duty.Past(b.Region, b.Epoch)
 	}
 	if b != nil && row.Late {
 		if row.Late, err = lateOf(tx, key, row.Late); err != nil {
