@@ -18,7 +18,7 @@ RACE_ROOMS := door courier state delivery outreach
 race_packages = $(foreach room,$(RACE_ROOMS),$(if $(wildcard $(room)),./$(room)/...))
 
 # Order is chance, and says its seed: -test.shuffle in the line of the package.
-go_test := go test -vet=off -shuffle=on -timeout=10m
+go_test := go test -vet=off -shuffle=on -timeout=25m
 
 linter := bin/tools/golangci-lint
 
