@@ -382,13 +382,7 @@ func (j *job) attempt(ctx context.Context, chunk []int) error {
 	}
 	going, err := j.intend(ctx, chunk)
 	if err == nil && len(going) > 0 {
-		if err = j.mark(ctx); err != nil {
-			err = j.putOff(ctx, going, err)
-			going = nil
-		}
-	}
-	if err == nil && len(going) > 0 {
-		going, err = j.again(ctx, going)
+		going, err = j.clear(ctx, going)
 	}
 	if err != nil {
 		j.s.window.release(len(chunk))
@@ -396,6 +390,27 @@ func (j *job) attempt(ctx context.Context, chunk []int) error {
 	}
 	j.s.window.release(len(chunk) - len(going))
 	return j.send(ctx, going)
+}
+
+// clear does what lies between the intents and the wire, and returns who may go. Whom
+// it fails for, and who does not pass the check any more, is written down: nothing of
+// them is on the wire, so they are not ambiguous.
+func (j *job) clear(ctx context.Context, going []*ready) ([]*ready, error) {
+	var fail []*ready
+	pass, err := going, j.mark(ctx)
+	if err == nil {
+		pass, fail, err = j.again(ctx, going)
+	}
+	if err != nil {
+		return nil, j.putOff(ctx, going, err)
+	}
+	if len(fail) == 0 {
+		return pass, nil
+	}
+	if err := j.settle(ctx, fail); err != nil {
+		return nil, errors.Join(err, j.putOff(ctx, pass, err))
+	}
+	return pass, nil
 }
 
 // provider is the breaker of whoever would carry a recipient's message; nil
@@ -542,52 +557,48 @@ func (j *job) stopped(ctx context.Context) (bool, error) {
 
 // again makes the last check once more, when other Regions had a say in the
 // intents: what they had acknowledged by then, an opt-out above all, is here now. The
-// run may have been stopped in any case.
-// Who does not pass any more is held.
-func (j *job) again(ctx context.Context, going []*ready) ([]*ready, error) {
-	hold := func(reason string) ([]*ready, error) {
+// run may have been stopped in any case. Who fails it says in held why.
+func (j *job) again(ctx context.Context, going []*ready) (pass, fail []*ready, err error) {
+	hold := func(reason string) (pass, fail []*ready, err error) {
 		for _, g := range going {
 			g.held = reason
 		}
-		return nil, j.settle(ctx, going)
+		return nil, going, nil
 	}
 	// It may have been stopped while the others were waited for, even by this Region
 	// after they were given up.
 	switch stopped, err := j.stopped(ctx); {
 	case err != nil:
-		return nil, err
+		return nil, nil, err
 	case stopped:
 		return hold(ReasonStopped)
 	}
 	st, err := j.s.duty.Standing()
 	if err == nil && !st.Grouped {
-		return going, nil
+		return going, nil, nil
 	}
 	r := j.s.store.Reader(ctx)
-	var pass, fail []*ready
 	switch ok, err := j.stands(r); {
 	case err != nil:
-		return nil, err
+		return nil, nil, err
 	case !ok:
 		return hold(ReasonSuperseded)
 	}
 	for _, g := range going {
 		c, err := j.candidate(r, g.i)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		c.repeated = g.c.repeated
-		if g.held = guard(j.s.now(), j.plan.plan, c); g.held != "" {
+		if reason := guard(j.s.now(), j.plan.plan, c); reason != "" {
+			g.held = reason
 			fail = append(fail, g)
 			continue
 		}
 		g.c = c
 		pass = append(pass, g)
 	}
-	if len(fail) == 0 {
-		return pass, nil
-	}
-	return pass, j.settle(ctx, fail)
+	return pass, fail, nil
 }
 
 // heldStatus is the campaign_send_status of a reason; reasons without one are

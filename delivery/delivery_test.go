@@ -64,9 +64,10 @@ type world struct {
 	mail *carrier
 	text *carrier
 
-	region string
-	duty   group.Duty
-	fault  atomic.Pointer[func(string) error] // fails the store's commit points
+	region  string
+	duty    group.Duty
+	stopped func(r store.Reader, p *Plan) (bool, error) // nil: nobody stops a run
+	fault   atomic.Pointer[func(string) error] // fails the store's commit points
 
 	store   *store.Store
 	queue   *queue.Queue
@@ -111,6 +112,9 @@ func (w *world) start() {
 	w.service = New(Config{Node: "n1", Numbers: []Number{{Number: "+12065550100", Type: "LONG_CODE", Country: "US", Route: "main"}}},
 		w.store, w.queue, w.duty, nil, Routes{Mail: w.mail, Text: map[string]courier.Courier{"main": w.text}}, time.Now,
 		rand.New(rand.NewPCG(2, 2)), log)
+	if w.stopped != nil {
+		w.service.Stops(func(*Plan) bool { return false }, w.stopped)
+	}
 	w.service.Mount()
 	storeCtx, stopStore := context.WithCancel(context.Background())
 	queueCtx, stopQueue := context.WithCancel(context.Background())

@@ -115,6 +115,46 @@ func TestFault_an_unknown_learnt_before_another_took_up_is_a_fate(t *testing.T) 
 	}
 }
 
+// A node that is told to stop between an intent and the wire has sent nothing, knows
+// it, and says so: whoever goes on sends.
+func TestFault_a_stop_between_intent_and_wire_leaves_nothing_ambiguous(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer func() { w.stop() }()
+		m := w.endpoint("e1", ChannelEmail, "one@tea.example", nil)
+		w.stop()
+		intended, proceed := make(chan struct{}), make(chan struct{})
+		looks := 0
+		w.stopped = func(store.Reader, *Plan) (bool, error) {
+			if looks++; looks != 2 { // the first is before the intent
+				return false, nil
+			}
+			close(intended)
+			<-proceed
+			return false, context.Canceled // as a database says whose reader was told to stop
+		}
+		w.start()
+		w.submit(campaignPlan(), m)
+		<-intended
+		var stopping sync.WaitGroup
+		stopping.Go(w.stop)
+		synctest.Wait()
+		close(proceed)
+		stopping.Wait()
+		if got := w.mail.to(); len(got) != 0 {
+			t.Fatalf("a node that was told to stop sent to %v", got)
+		}
+		w.start()
+		time.Sleep(time.Minute)
+		if got := w.mail.to(); len(got) != 1 {
+			t.Errorf("after the start it was sent to %v", got)
+		}
+		if list, sum := w.ambiguous(), w.tally("activity1"); len(list) != 0 || sum.Sent != 1 || sum.InFlight() != 0 {
+			t.Errorf("listed %+v; tally %+v, in flight %d", list, sum, sum.InFlight())
+		}
+	})
+}
+
 func TestFault_outcomes_whose_commit_answered_an_error_count_once(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
