@@ -67,7 +67,7 @@ type world struct {
 	region  string
 	duty    group.Duty
 	stopped func(r store.Reader, p *Plan) (bool, error) // nil: nobody stops a run
-	fault   atomic.Pointer[func(string) error] // fails the store's commit points
+	fault   atomic.Pointer[func(string) error]          // fails the store's commit points
 
 	store   *store.Store
 	queue   *queue.Queue
