@@ -450,7 +450,7 @@ func (j *job) intend(ctx context.Context, chunk []int) ([]*ready, error) {
 			return err
 		}
 		now := tx.Now()
-		stands, err := j.stands(tx)
+		stands, err := j.s.stands(tx, j.plan.plan)
 		if err != nil {
 			return err
 		}
@@ -535,17 +535,6 @@ func (j *job) putOff(ctx context.Context, going []*ready, cause error) error {
 	return j.settle(ctx, going)
 }
 
-// stands reports whether the plan is the one to send: a caller may have repeated a
-// call in another Region before that had heard of it from here, and then two plans
-// were made. When an intent is with the other Regions, each has the other's record.
-func (j *job) stands(r store.Reader) (bool, error) {
-	call := j.plan.plan.Call
-	if call == nil || len(call.Record) == 0 || j.s.stands == nil {
-		return true, nil
-	}
-	return j.s.stands(r, string(call.Record), j.plan.plan.ID)
-}
-
 // stopped reports whether the plan's run was stopped. It looks before the update
 // that acts on it: a row that every block of a run would lock is no part of one.
 func (j *job) stopped(ctx context.Context) (bool, error) {
@@ -578,7 +567,7 @@ func (j *job) again(ctx context.Context, going []*ready) (pass, fail []*ready, e
 		return going, nil, nil
 	}
 	r := j.s.store.Reader(ctx)
-	switch ok, err := j.stands(r); {
+	switch ok, err := j.s.stands(r, j.plan.plan); {
 	case err != nil:
 		return nil, nil, err
 	case !ok:

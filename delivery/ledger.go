@@ -98,6 +98,9 @@ func fold(n int, intents []intentRow, entries []Entry) ([]standing, error) {
 			st.idle++
 		}
 		if st.fate == FateSent || st.fate == FateFailed || st.fate == FateHeld {
+			if st.fate == FateHeld && e.Fate == FateHeld && e.Reason == ReasonSuperseded {
+				st.reason = e.Reason // who held them had no claim that counts
+			}
 			continue
 		}
 		switch e.Fate {

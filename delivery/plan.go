@@ -80,7 +80,7 @@ type Campaign struct {
 // Call says which direct call's messages these are.
 type Call struct {
 	Operation string
-	Record    []byte            `json:",omitempty"` // the key of the call's record
+	Record    []byte            `json:",omitempty"` // what the call's records are found by; nil: it has none
 	TraceID   string            `json:",omitempty"`
 	Context   map[string]string `json:",omitempty"`
 }

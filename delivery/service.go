@@ -65,7 +65,7 @@ type Service struct {
 
 	duty     group.Duty
 	onClaim  func(plan string, members []Member)
-	stands   func(r store.Reader, record, plan string) (bool, error)
+	made     func(r store.Reader, record string) ([]Made, error)
 	ordered  func(p *Plan) bool
 	stopped  func(r store.Reader, p *Plan) (bool, error)
 	ended    func(r store.Reader, p *Plan) (bool, error)
@@ -127,11 +127,9 @@ func (s *Service) Mount() {
 // before Mount, once.
 func (s *Service) OnClaim(f func(plan string, members []Member)) { s.onClaim = f }
 
-// Calls says whether a call's record names a plan: of a call that was made in two
-// Regions, one plan stands. It is called before Mount, once.
-func (s *Service) Calls(stands func(r store.Reader, record, plan string) (bool, error)) {
-	s.stands = stands
-}
+// Calls says which plans were made of the call of a record, in an order that is the
+// same everywhere. It is called before Mount, once.
+func (s *Service) Calls(made func(r store.Reader, record string) ([]Made, error)) { s.made = made }
 
 // Stops says of which plans messages do not go out: they wait while ordered says so,
 // which is asked before every message and cheap, and those of a campaign are held

@@ -38,18 +38,17 @@ func takenKey(block string, epoch uint64) string { return fmt.Sprintf("%s/%016x"
 // takenMax bounds the takeovers of one block that are read.
 const takenMax = 1000
 
-// lateOf is what was decided of a block's claim when it was first taken over, or else
-// what this Region thinks.
-func lateOf(r store.Reader, key string, here bool) (bool, error) {
+// firstTaken reads what was decided of a block's claim when it was first taken over.
+func firstTaken(r store.Reader, key string) (taken, late bool, err error) {
 	rows, err := r.List(kindTaken, key+"/", "", 1)
 	if err != nil || len(rows) == 0 {
-		return here, err
+		return false, false, err
 	}
 	t, err := store.Decode[takenRow](kindTaken, rows[0].Body)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
-	return t.Late, nil
+	return true, t.Late, nil
 }
 
 func holderOf(r store.Reader, key string, b *Block) (holder, error) {
@@ -226,7 +225,8 @@ func (s *Service) inheritBlocks(ctx context.Context, h holder, standing group.St
 // inheritBlock writes that the block is this Region's, and lists what its holder
 // may have sent. What remains is queued.
 //
-// Of a claim that came late nothing remains: no other Region had it while its own was
+// Of a campaign's claim that came late, or of a call's of which another plan stands,
+// nothing remains: no other Region had it while its own was
 // in the set, so its intents were not on the wire, but for what that Region marked
 // while it was alone. That is listed and left, for others may have been sent to in
 // its place.
@@ -239,15 +239,26 @@ func (s *Service) inheritBlock(tx *store.Tx, h holder, standing group.Standing, 
 	if err != nil || now != h {
 		return err // another was faster
 	}
-	if o.Late, err = lateOf(tx, o.Block, o.Late); err != nil {
+	plan, err := s.plan(tx, b.Plan)
+	if err != nil {
 		return err
+	}
+	taken, late, err := firstTaken(tx, o.Block)
+	if err != nil {
+		return err
+	}
+	if taken {
+		o.Late = late
+	} else if o.Late && plan.plan.Call != nil {
+		// Nobody else claims its recipients, unless the call was repeated.
+		stands, err := s.stands(tx, plan.plan)
+		if err != nil {
+			return err
+		}
+		o.Late = !stands
 	}
 	t := &takenRow{Region: s.store.Region(), Epoch: standing.Epoch, At: tx.Now().UTC(), Late: o.Late}
 	if err := store.Save(tx, kindTaken, takenKey(o.Block, t.Epoch), t); err != nil {
-		return err
-	}
-	plan, err := s.plan(tx, b.Plan)
-	if err != nil {
 		return err
 	}
 	intents, entries, err := readLedger(tx, o.Block)
@@ -287,10 +298,9 @@ func (s *Service) inheritBlock(tx *store.Tx, h holder, standing group.Standing, 
 				left++
 			}
 			found = append(found, e)
-		case st.settled():
-		case o.Late:
+		case o.Late && (!st.settled() || st.fate == FateHeld && st.reason != ReasonSuperseded):
 			found = append(found, Entry{Member: i, Attempt: st.attempts, At: tx.Now().UnixMilli(), Fate: FateHeld, Reason: ReasonSuperseded})
-		default:
+		case !st.settled():
 			left++
 		}
 	}

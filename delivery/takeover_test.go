@@ -357,6 +357,40 @@ func TestTakeover_of_a_claim_that_came_late_sends_nothing(t *testing.T) {
 	})
 }
 
+// Who was held in such a claim counts where they are claimed anew, and there alone.
+func TestTakeover_of_a_claim_that_came_late_holds_nobody(t *testing.T) {
+	for name, held := range map[string]int{"some were held": 3, "all were held": 20} {
+		t.Run(name, func(t *testing.T) {
+			pairs(t, func(t *testing.T, p *pair) {
+				members := p.people(20)
+				for i := range held {
+					p.a.endpoint(fmt.Sprintf("e%d", i), ChannelEmail, fmt.Sprintf("e%03d@tea.example", i), map[string]string{"OptOut": "ALL"})
+				}
+				p.c.refusing(true)
+				p.a.submit(campaignPlan(), members...)
+				time.Sleep(10 * time.Second)
+				p.c.set("a", 0)
+				p.c.refusing(false)
+				if sum := p.a.tally("activity1"); sum.HeldTotal() != int64(held) {
+					t.Fatalf("Region a counts %+v", sum)
+				}
+				p.ship(p.a, p.b)
+				p.b.submit(campaignPlan(), members...)
+				time.Sleep(time.Minute)
+				p.c.set("a", 5)
+				p.exchange()
+				if n := len(p.times()); n != 20-held || len(p.b.mail.to()) != n {
+					t.Errorf("%d were sent to", n)
+				}
+				a, b := p.a.tally("activity1"), p.b.tally("activity1")
+				if !a.equal(b) || a.Superseded != 20 || a.Claimed != 20 || a.HeldTotal() != int64(held) || a.BlocksDone != 2 {
+					t.Errorf("Region a counts %+v, b %+v", a, b)
+				}
+			})
+		})
+	}
+}
+
 // A node that has just started may be told of a claim before it has heard that the
 // claimant's stay was over: it does not take it for a good one.
 func TestMerged_waits_until_the_node_has_heard_of_the_quorum(t *testing.T) {
@@ -413,40 +447,6 @@ func TestAttempt_is_checked_again_when_the_others_have_it(t *testing.T) {
 			t.Errorf("sent to %v", got)
 		}
 		if sum := p.a.tally("activity1"); sum.Held[ReasonOptOut] != 1 || sum.InFlight() != 0 {
-			t.Errorf("%+v", sum)
-		}
-	})
-}
-
-// A call was made in both Regions, for neither had heard of the other's: the plan
-// that the record names is sent, the other is not.
-func TestCall_that_was_made_twice_is_sent_once(t *testing.T) {
-	pairs(t, func(t *testing.T, p *pair) {
-		var stands atomic.Pointer[string]
-		for _, w := range []*world{p.a, p.b} {
-			w.service.Calls(func(_ store.Reader, record, plan string) (bool, error) {
-				return record == "rec\xffrd" && plan == *stands.Load(), nil
-			})
-		}
-		first := "a's"
-		stands.Store(&first)
-		for _, w := range []*world{p.a, p.b} {
-			plan := &Plan{
-				ID: w.region + "'s", App: testApp, Created: time.Now(), Call: &Call{Operation: "SendMessages", Record: []byte("rec\xffrd")},
-				Email: &Email{From: "Tea <news@tea.example>", Subject: "Menu", Text: "Hello"},
-			}
-			w.update(func(tx *store.Tx) error {
-				if err := w.service.PutPlan(tx, plan); err != nil {
-					return err
-				}
-				return w.service.ClaimCall(tx, plan.ID, 1, []Member{{Channel: ChannelEmail, Address: "one@tea.example", MessageID: plan.ID}})
-			})
-		}
-		time.Sleep(time.Minute)
-		if n := p.times()["one@tea.example"]; n != 1 || len(p.a.mail.to()) != 1 {
-			t.Errorf("sent %d times", n)
-		}
-		if sum := p.b.tally("b's"); sum.Superseded != 1 || sum.InFlight() != 0 {
 			t.Errorf("%+v", sum)
 		}
 	})

@@ -137,8 +137,21 @@ func (s *Service) count(tx *store.Tx, key string, b *Block, entries []Entry) err
 	if err != nil {
 		return err
 	}
+	if b != nil && row.Tally.Blocks == 0 {
+		row.Late = s.duty.Past(b.Region, b.Epoch)
+	}
+	decided := true // whether the claim counts
+	if b != nil && row.Late {
+		taken, late, err := firstTaken(tx, key)
+		if err != nil {
+			return err
+		}
+		if decided = taken; taken {
+			row.Late = late
+		}
+	}
 	open := ""
-	if b != nil && now.BlocksDone == 0 {
+	if b != nil && (now.BlocksDone == 0 || !decided) {
 		h, err := holderOf(tx, key, b)
 		if err != nil {
 			return err
@@ -147,14 +160,6 @@ func (s *Service) count(tx *store.Tx, key string, b *Block, entries []Entry) err
 	}
 	if !isNew && now.equal(&row.Tally) && open == row.Open {
 		return nil
-	}
-	if b != nil && row.Tally.Blocks == 0 {
-		row.Late = s.duty.Past(b.Region, b.Epoch)
-	}
-	if b != nil && row.Late {
-		if row.Late, err = lateOf(tx, key, row.Late); err != nil {
-			return err
-		}
 	}
 	if open != row.Open {
 		if row.Open != "" {

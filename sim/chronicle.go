@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -88,8 +89,6 @@ type Sabotage struct {
 	Group func(*Group)
 	// Faults, when it is set, takes the place of the faults that are drawn.
 	Faults func(context.Context, *Chronicle, *Group) error
-	// Calls are made, and at times repeated in the other Region, which is no bug.
-	Calls bool
 	// Retries have nothing in common with the calls that they repeat.
 	Retries bool
 	// Restarted is called before a Region starts again on the disk it has.
@@ -230,9 +229,7 @@ func (c *Chronicle) play(ctx context.Context, g *Group, sabotage Sabotage) error
 		clients.Go(func() { c.launch(ctx, g, fmt.Sprint("news ", i), own) })
 	}
 	clients.Go(func() { c.weather(ctx, g, end) })
-	if sabotage.Calls || sabotage.Retries {
-		clients.Go(func() { c.repeats(ctx, g, end, sabotage.Retries) })
-	}
+	clients.Go(func() { c.repeats(ctx, g, end, sabotage.Retries) })
 	if sabotage.Faults != nil {
 		err := sabotage.Faults(ctx, c, g)
 		clients.Wait()
@@ -331,6 +328,8 @@ func (c *Chronicle) client(ctx context.Context, m *Member, half int, rnd *rand.R
 func (c *Chronicle) ending(ctx context.Context, g *Group) error {
 	g.net.Heal()
 	began := time.Now()
+	until(ctx, settleMax, g.whole)
+	until(ctx, settleMax, func() bool { return c.sends(ctx, g) == nil && len(c.unsent()) == 0 }) // or the judges ask after them
 	c.Settled = until(ctx, settleMax, g.whole) && until(ctx, settleMax, func() bool { return c.over(ctx, g.regions[near]) }) && until(ctx, settleMax, func() bool {
 		var err error
 		if c.Rows, err = g.rows(ctx); err != nil {
@@ -398,6 +397,30 @@ func (c *Chronicle) over(ctx context.Context, m *Member) bool {
 	return all
 }
 
+// unsent are the addresses of messages that were accepted and have no fate.
+func (c *Chronicle) unsent() []string {
+	out := map[string]bool{}
+	for i := range c.Acts {
+		if a := &c.Acts[i]; a.What == "call" && a.Err == nil {
+			out[a.ID] = true
+		}
+	}
+	for i := range c.Outbox {
+		if m := &c.Outbox[i]; m.subject == "call" {
+			delete(out, m.to)
+		}
+	}
+	for l := range c.Listed[near] {
+		if l[0] == "" && c.Listed[far][l] {
+			delete(out, l[1])
+		}
+	}
+	for to := range c.Refused {
+		delete(out, to)
+	}
+	return slices.Sorted(maps.Keys(out))
+}
+
 // sends asks for what went out and what is listed.
 func (c *Chronicle) sends(ctx context.Context, g *Group) error {
 	c.Refused, c.Listed = g.Refused(), map[string]map[[2]string]bool{}
@@ -426,6 +449,7 @@ func (c *Chronicle) sends(ctx context.Context, g *Group) error {
 		}
 		c.Listed[name] = listed
 	}
+	c.Outbox = nil
 	for after := 0; ; {
 		page := g.outbox.Messages(after, time.Time{}, "", 1000)
 		if len(page) == 0 {

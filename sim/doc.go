@@ -24,10 +24,9 @@
 // TLS and HTTP/2 as in the field. Clients write in both while a Region is killed at
 // a commit point, loses its disk, is put back from a backup or is frozen, for up to
 // 30 s and at times at a commit point, cables are cut, broken and slowed, messages
-// overtake each other, clocks step, and the witness dies or loses its disk. With
-// the flag -calls, calls are made again in the other Region, as a router does; some
-// stories of this kind fail, and why is not known yet. Then all is mended, and other
-// judges look at the [Chronicle]:
+// overtake each other, clocks step, and the witness dies or loses its disk. Messages
+// are sent, and calls whose answer is lost are made again in the other Region, as a
+// router does. Then all is mended, and other judges look at the [Chronicle]:
 //
 //	both Regions hold the same rows, byte for byte
 //	opt-outs, deletions and control-plane writes that were acknowledged are there,

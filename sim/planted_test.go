@@ -33,7 +33,7 @@ func TestJudges_find_planted_bugs(t *testing.T) {
 		"log ids that are visible out of order":   {10, "", passedOver},
 		"a restored Region that reuses its ids":   {100, "", idsReused},
 		"a voter that forgets its vote":           {5, "the voters do not agree", voteForgotten},
-		"a claim sent before the peer has it":     {100, "times and is not listed", claimedAtOnce},
+		"a claim sent before the peer has it":     {100, "times and is not listed", acknowledgedAtOnce},
 		"an opt-out that the sender does not see": {60, "and was sent", acknowledgedAtOnce},
 		"a retry executed in both Regions":        {5, "times and is not listed", retriesApart},
 	} {
@@ -141,13 +141,6 @@ func acknowledgedAtOnce() Sabotage {
 			return 0
 		}}
 	}}
-}
-
-// claimedAtOnce is acknowledgedAtOnce in stories with calls, each of which is a claim.
-func claimedAtOnce() Sabotage {
-	s := acknowledgedAtOnce()
-	s.Calls = true
-	return s
 }
 
 // passedOver: of some blocks the records are not seen, as if the number had been

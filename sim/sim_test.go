@@ -19,7 +19,6 @@ var (
 	oneSeed  = flag.Uint64("seed", 0, "run this seed alone")
 	seeds    = flag.Int("seeds", 100, "how many seeds to run of one Region")
 	groups   = flag.Int("groups", 60, "how many seeds to run of a group")
-	calls    = flag.Bool("calls", false, "repeat calls in the other Region, too")
 	oneGroup = flag.Uint64("group", 0, "run this seed of a group alone")
 )
 

@@ -103,12 +103,6 @@ func (c *Chronicle) judgeSends(say func(string, ...any)) {
 			}
 		}
 	}
-	taken := map[string]bool{} // messages to one address each
-	for i := range c.Acts {
-		if a := &c.Acts[i]; a.What == "call" && a.Err == nil {
-			taken[a.ID] = true
-		}
-	}
 	times := map[[2]string]int{}
 	for i := range c.Outbox {
 		m := &c.Outbox[i]
@@ -122,10 +116,8 @@ func (c *Chronicle) judgeSends(say func(string, ...any)) {
 			say("%s was sent %q %d times and is not listed", who[1], who[0], n)
 		}
 	}
-	for to := range taken {
-		if times[[2]string{"call", to}] == 0 && !listed("call", to) && !c.Refused[to] {
-			say("a message to %s was accepted, and was neither sent, refused nor listed", to)
-		}
+	for _, to := range c.unsent() {
+		say("a message to %s was accepted, and was neither sent, refused nor listed", to)
 	}
 	for subject := range acknowledged {
 		for i := range memberCount {

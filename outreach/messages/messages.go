@@ -16,14 +16,17 @@ import (
 	"github.com/everpoint/everpoint/state/store"
 )
 
-// kindCall rows remember what calls that sent something were answered. A key is
-// the app's id, a slash and a keyed hash; see [callKey].
+// kindCall rows remember what calls that sent something were answered. A key is the
+// app's id, a keyed hash of the call ([callKey]), and the database that made the record:
+// a call that was repeated in another Region has one of each when neither had heard of
+// the other's.
 var kindCall = store.Kind{Name: "call", Rule: changelog.RuleAppend, Safety: true}
 
 // call is a call's record.
 type call struct {
 	Operation string
 	Plan      string // the call's id in the ledger
+	Region    string // that made it
 	At        time.Time
 	Answer    json.RawMessage
 }
@@ -40,7 +43,7 @@ type Service struct {
 // New returns the room. It starts nothing: call Mount; the work that it makes is
 // delivery's.
 func New(st *store.Store, d *delivery.Service, ids *aws.IDs, now func() time.Time, log *slog.Logger) *Service {
-	d.Calls(stands)
+	d.Calls(made)
 	return &Service{store: st, delivery: d, ids: ids, now: now, log: log.With("component", "messages")}
 }
 
@@ -55,7 +58,7 @@ func Contents() []apps.Content {
 	return []apps.Content{{Kind: kindCall, Prefix: func(app string) string { return app + "/" }}}
 }
 
-// callKey names the record of a call; empty when the client does not say which
+// callKey names the records of a call; empty when the client does not say which
 // calls are the same. The body's hash is part of it: an id that comes with
 // another body is another call.
 //
@@ -67,29 +70,55 @@ func (s *Service) callKey(c aws.Caller, operation, app string) string {
 	return app + "/" + s.store.Blind("call", c.Account, c.Principal, operation, app, c.BodyHash, c.InvocationID)
 }
 
-// answered reads what a call was answered before; nil when it is new.
-func answered[T any](r store.Reader, key string) (*T, error) {
+// recordsMax bounds the records of one call that are read: there is one for each life
+// of a database that a client met.
+const recordsMax = 16
+
+// recorded reads the records of a call, and the plans that they name.
+func recorded(r store.Reader, key string) (calls []*call, plans []delivery.Made, err error) {
+	rows, err := r.List(kindCall, key+"/", "", recordsMax)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, row := range rows {
+		c, err := store.Decode[call](kindCall, row.Body)
+		if err != nil {
+			return nil, nil, err
+		}
+		calls, plans = append(calls, c), append(plans, delivery.Made{Plan: c.Plan, Region: c.Region})
+	}
+	return calls, plans, nil
+}
+
+// made is recorded for delivery.
+func made(r store.Reader, key string) ([]delivery.Made, error) {
+	_, plans, err := recorded(r, key)
+	return plans, err
+}
+
+// again is what a call was answered before, once the group has its record: who was to
+// be answered may have heard that the group had not. It is nil when the call is new.
+func again[T any](ctx context.Context, s *Service, key string) (*T, error) {
 	if key == "" {
 		return nil, nil
 	}
-	was, err := store.Load[call](r, kindCall, key)
-	if err != nil || was == nil {
+	r := s.store.Reader(ctx)
+	calls, plans, err := recorded(r, key)
+	if err != nil {
+		return nil, err
+	}
+	i, err := s.delivery.Stands(r, plans)
+	if err != nil || i < 0 {
 		return nil, err
 	}
 	v := new(T)
-	if err := json.Unmarshal(was.Answer, v); err != nil {
+	if err := json.Unmarshal(calls[i].Answer, v); err != nil {
 		return nil, fmt.Errorf("read the answer of a call: %w", err)
 	}
-	return v, nil
-}
-
-// stands reports whether a call's record names a plan.
-func stands(r store.Reader, record, plan string) (bool, error) {
-	c, err := store.Load[call](r, kindCall, record)
-	if err != nil || c == nil {
-		return false, err
+	if err := s.store.Acknowledged(ctx); err != nil {
+		return nil, err
 	}
-	return c.Plan == plan, nil
+	return v, nil
 }
 
 // commit writes a call's record, plan and claims in one update and returns what
@@ -103,20 +132,22 @@ func commit[T any](ctx context.Context, s *Service, key, operation string, d *dr
 		return nil, fmt.Errorf("write the answer of a call: %w", err)
 	}
 	var touch []store.Touch
+	own := key + "/" + s.store.Region() + "/" + s.store.Incarnation()
 	if key != "" {
-		touch = append(touch, store.Touch{Kind: kindCall, Key: key})
+		d.plan.Call.Record = []byte(key)
+		touch = append(touch, store.Touch{Kind: kindCall, Key: own})
 	}
-	var out *T
+	repeated := false
 	err = s.store.Update(ctx, func(tx *store.Tx) error {
-		var err error
-		if out, err = answered[T](tx, key); err != nil || out != nil {
-			return err
-		}
-		out = answer
+		repeated = false
 		if key != "" {
-			d.plan.Call.Record = []byte(key)
-			record := &call{Operation: operation, Plan: d.plan.ID, At: tx.Now().UTC(), Answer: body}
-			if err := store.Save(tx, kindCall, key, record); err != nil {
+			was, err := store.Load[call](tx, kindCall, own)
+			if err != nil || was != nil {
+				repeated = was != nil
+				return err
+			}
+			record := &call{Operation: operation, Plan: d.plan.ID, Region: s.store.Region(), At: tx.Now().UTC(), Answer: body}
+			if err := store.Save(tx, kindCall, own, record); err != nil {
 				return err
 			}
 		}
@@ -132,8 +163,15 @@ func commit[T any](ctx context.Context, s *Service, key, operation string, d *dr
 		}
 		return nil
 	}, touch...)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case repeated:
+		was, err := again[T](ctx, s, key)
+		if err == nil && was == nil {
+			err = apps.NotFound() // and with it the record
+		}
+		return was, err
 	}
-	return out, nil
+	return answer, nil
 }

@@ -260,7 +260,7 @@ func (s *Service) sendMessages(ctx context.Context, in *pinpoint.SendMessagesReq
 	}
 	r := s.store.Reader(ctx)
 	key := s.callKey(caller, operation, app)
-	out, err := answered[pinpoint.MessageResponse](r, key)
+	out, err := again[pinpoint.MessageResponse](ctx, s, key)
 	if err != nil {
 		return nil, err
 	}
@@ -317,7 +317,7 @@ func (s *Service) sendUsersMessages(ctx context.Context, in *pinpoint.SendUsersM
 	}
 	r := s.store.Reader(ctx)
 	key := s.callKey(caller, operation, app)
-	out, err := answered[pinpoint.SendUsersMessageResponse](r, key)
+	out, err := again[pinpoint.SendUsersMessageResponse](ctx, s, key)
 	if err != nil || out != nil {
 		return &pinpoint.SendUsersMessagesResponse{SendUsersMessageResponse: out}, err
 	}

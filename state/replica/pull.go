@@ -52,7 +52,8 @@ var (
 // peer is another Region, as this one hears of it.
 type peer struct {
 	Peer
-	r *Replica
+	r     *Replica
+	calls chan struct{} // it has asked this Region for something
 
 	mu          sync.Mutex
 	at          map[store.Stream]cursor // what is merged
@@ -93,12 +94,34 @@ func (p *peer) run(ctx context.Context) {
 		if err != nil {
 			p.r.log.WarnContext(ctx, "a Region is not heard", "peer", p.Region, "error", err, "delay", delay)
 		}
+		calls := p.calls
+		if p.heardSince(begun) {
+			calls = nil // it was there, and yet the turn ended
+		}
 		select {
 		case <-time.After(delay):
 			delay = min(2*delay, p.r.cfg.RetryMax)
+		case <-calls:
+			delay = p.r.cfg.RetryMin
 		case <-ctx.Done():
 		}
 	}
+}
+
+// called notes that a Region has asked for something: it can be reached, or soon.
+func (r *Replica) called(region string) {
+	if p := r.peers[region]; p != nil {
+		select {
+		case p.calls <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (p *peer) heardSince(t time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.heard.After(t)
 }
 
 func (p *peer) failed(err error) {

@@ -226,3 +226,15 @@ func TestPull_that_is_never_answered_ends(t *testing.T) {
 	g.eventually("it is said why", func() bool { return errors.Is(a.replica.Status()[0].Err, errQuiet) })
 	a.stop()
 }
+
+// A Region that could not be reached is asked again as soon as it asks: who comes back
+// must not be taken for silent because nobody has tried for a while.
+func TestPull_of_a_Region_that_calls_is_tried_at_once(t *testing.T) {
+	g := newGroup(t, "", "us-east-1", "eu-west-1")
+	a, b := g.regions[0], g.regions[1]
+	a.tune = func(c *Config) { c.RetryMin, c.RetryMax = time.Hour, time.Hour }
+	a.start()
+	g.eventually("it is not reached", func() bool { return a.replica.Status()[0].Err != nil })
+	b.start()
+	g.eventually("it is heard", func() bool { return !a.replica.Status()[0].Heard.IsZero() })
+}

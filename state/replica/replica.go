@@ -169,7 +169,7 @@ func New(cfg Config, st *store.Store, client *http.Client, now func() time.Time,
 		if p.Region == "" || p.Region == cfg.Region || r.peers[p.Region] != nil {
 			return nil, fmt.Errorf("replica: peer %q is not another Region, named once", p.Region)
 		}
-		r.peers[p.Region] = &peer{Peer: p, r: r, at: map[store.Stream]cursor{}, heads: map[store.Stream]int64{}}
+		r.peers[p.Region] = &peer{Peer: p, r: r, calls: make(chan struct{}, 1), at: map[store.Stream]cursor{}, heads: map[store.Stream]int64{}}
 	}
 	return r, nil
 }

@@ -240,8 +240,9 @@ func (r *region) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var stored, running sync.WaitGroup
 	stored.Go(func() { _ = st.Run(storeCtx) })
-	running.Go(func() { _ = rep.Run(ctx) })
 	r.store, r.replica = st, rep
+	r.join()
+	running.Go(func() { _ = rep.Run(ctx) })
 	var once sync.Once
 	r.stop = func() {
 		once.Do(func() {
@@ -254,7 +255,6 @@ func (r *region) start() {
 		})
 	}
 	t.Cleanup(r.stop)
-	r.join()
 }
 
 func indexesOf(body []byte) ([]store.Index, error) {

@@ -89,6 +89,7 @@ func (r *Replica) serveStream(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "another node speaks for this Region", http.StatusMisdirectedRequest)
 		return
 	}
+	r.called(region)
 	st := streamOf(req.PathValue("stream"))
 	q := req.URL.Query()
 	after, err := strconv.ParseInt(q.Get("after"), 10, 64)

@@ -342,6 +342,23 @@ func (s *Store) Acknowledge(f func(ctx context.Context, n int64) error) {
 	s.acknowledge = f
 }
 
+// Acknowledged returns when every Region that must have it has the safety data that
+// was committed here before it was called, or why that is not known. Who finds that
+// what was asked for is written already asks this before saying so: whoever wrote it
+// may have been told that it is here alone.
+func (s *Store) Acknowledged(ctx context.Context) error {
+	s.mu.Lock()
+	acknowledge := s.acknowledge
+	s.mu.Unlock()
+	if acknowledge == nil {
+		return nil
+	}
+	if err := s.Refresh(ctx); err != nil { // another node may have written it
+		return err
+	}
+	return acknowledge(ctx, s.Head(Safety))
+}
+
 // Control says what tells the epoch of control, as this node knows it; without,
 // it is 0. Documents are written at it, so that those of a newer control Region
 // win over an older one's, whatever their versions. f is called by the writer: it

@@ -99,16 +99,14 @@ func weigh(
 		}
 		v.missing++
 	}
-	// Who was held for an opt-out in a claim that came late is counted there too.
-	twice := max(0, says.Held["ENDPOINT_OPT_OUT"]-int64(n-len(reach))+out)
 	switch {
 	case !says.Balanced || says.Unaccounted != 0 || says.InFlight != 0 || says.Failed > int64(len(ambiguous)):
 		problem("the reconciliation is not balanced: %+v", says)
-	case says.Targets != int64(n)+twice:
+	case says.Targets != int64(n):
 		problem("%d targets, want %d", says.Targets, n)
 	case says.Sent+says.Failed+says.AmbiguousLeft != int64(len(reach))+out: // a Region that was away may know that one failed
 		problem("%d sent and %d left ambiguous, want %d together", says.Sent, says.AmbiguousLeft, int64(len(reach))+out)
-	case says.Held["ENDPOINT_OPT_OUT"] != int64(n-len(reach))-out+twice || len(says.Held) > 1:
+	case says.Held["ENDPOINT_OPT_OUT"] != int64(n-len(reach))-out || len(says.Held) > 1:
 		problem("held %v, want %d for their opt-out", says.Held, n-len(reach))
 	}
 	return v, problems
