@@ -52,8 +52,7 @@
 // Seeds that once failed stay in testdata. The judges are held to account by runs
 // over a deliberately broken ledger, and over groups with planted bugs: the disk is
 // changed between two lives, a tap changes what one Region hears of another, the
-// witness goes back, or a repetition is not known for one. Not planted yet: a claim
-// of an older epoch that is accepted.
+// witness goes back, the duty trusts every claim, or a repetition is not known for one.
 //
 // Source: design 10.
 package sim

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/everpoint/everpoint/cmd/node"
+	"github.com/everpoint/everpoint/state/group"
 	"github.com/everpoint/everpoint/state/quorum"
 	"github.com/everpoint/everpoint/state/replica"
 	"github.com/everpoint/everpoint/state/store"
@@ -63,6 +64,9 @@ type Group struct {
 	// tap, when it is set, stands between a Region and what it hears of others: a
 	// seam for planted bugs.
 	tap *tap
+	// duty, when it is set, stands between a Region and its place in the group: another
+	// such seam.
+	duty func(group.Duty) group.Duty
 }
 
 // Member is a Region of a group.
@@ -210,9 +214,9 @@ func (g *Group) world(ctx context.Context, host string, skew *atomic.Int64, faul
 		return overtaking{g.net, ctx, next}
 	}
 	return node.World{
-		Peers: peers,
-		Now:   func() time.Time { return time.Now().Add(time.Duration(skew.Load())) },
-		Dial:  dial, DialPeer: dial,
+		Peers: peers, Duty: g.duty,
+		Now:  func() time.Time { return time.Now().Add(time.Duration(skew.Load())) },
+		Dial: dial, DialPeer: dial,
 		Listen: func(_ context.Context, _, addr string) (net.Listener, error) { return g.net.Listen(addr) },
 		Fault: func(point string) error {
 			pass()

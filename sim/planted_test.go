@@ -9,12 +9,16 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/everpoint/everpoint/delivery"
 	"github.com/everpoint/everpoint/state/changelog"
+	"github.com/everpoint/everpoint/state/group"
 	"github.com/everpoint/everpoint/state/store"
 )
 
@@ -34,6 +38,7 @@ func TestJudges_find_planted_bugs(t *testing.T) {
 		"a restored Region that reuses its ids":   {100, "", idsReused},
 		"a voter that forgets its vote":           {5, "the voters do not agree", voteForgotten},
 		"a claim sent before the peer has it":     {100, "times and is not listed", acknowledgedAtOnce},
+		"a claim of an older epoch accepted":      {5, "times and is not listed", oldClaims},
 		"an opt-out that the sender does not see": {60, "and was sent", acknowledgedAtOnce},
 		"a retry executed in both Regions":        {5, "times and is not listed", retriesApart},
 	} {
@@ -49,6 +54,26 @@ func TestJudges_find_planted_bugs(t *testing.T) {
 			}
 			t.Errorf("the judges found nothing in %d seeds", c.seeds)
 		})
+	}
+}
+
+// TestJudges_find_nobody_sent_to_twice_without_the_bug holds the bug of [oldClaims]
+// apart from what is done to bring it out. Opt-outs that were accepted while the
+// Region was cut off are not known to the other, so they are not judged.
+func TestJudges_find_nobody_sent_to_twice_without_the_bug(t *testing.T) {
+	for seed := range uint64(5) {
+		s := oldClaims()
+		planted := s.Group
+		s.Group = func(g *Group) {
+			planted(g)
+			g.duty = nil
+		}
+		_, wrong := chronicle(t, 1+seed, s)
+		for _, w := range wrong {
+			if !strings.Contains(w, "opted out") {
+				t.Errorf("seed %d: %s", 1+seed, w)
+			}
+		}
 	}
 }
 
@@ -68,23 +93,15 @@ func voteForgotten() Sabotage {
 			return err
 		}
 		until(ctx, 30*time.Second, g.whole)
-		alone := func(name string, cut bool) {
-			for _, other := range voterNames {
-				if other != name {
-					g.net.Cut(name, other, cut)
-					g.net.Cut(other, name, cut)
-				}
-			}
-		}
 		out := func(knows, name string) func() bool {
 			return func() bool {
 				s, _ := g.regions[knows].node.Quorum.State()
 				return !s.Regions[name].InSync
 			}
 		}
-		alone(far, true)
+		g.isolate(far, true)
 		until(ctx, 60*time.Second, out(near, far))
-		alone(near, true)
+		g.isolate(near, true)
 		g.witness.Crash()
 		if err := os.RemoveAll(g.file(witnessName)); err != nil {
 			return err
@@ -100,6 +117,59 @@ func voteForgotten() Sabotage {
 		until(ctx, 60*time.Second, out(far, near))
 		return nil
 	}}
+}
+
+// oldClaims: a Region takes claims of another for good that come when the claimant's
+// stay is over. The claimant is cut off from everybody while its first claim of a run is
+// on the way, and heals when the other has claimed the same people and sent.
+func oldClaims() Sabotage {
+	var cut atomic.Pointer[string] // who was cut off
+	return Sabotage{
+		Group: func(g *Group) {
+			g.duty = func(d group.Duty) group.Duty { return trusting{d} }
+			g.tap = &tap{hear: func(puller, stream string, _ int64, records [][]byte) [][]byte {
+				claimant := otherOf(puller)
+				if stream == string(store.Safety) && slices.ContainsFunc(records, claimsMany) && cut.CompareAndSwap(nil, &claimant) {
+					g.isolate(claimant, true)
+					time.Sleep(10 * time.Second) // the connection is given up meanwhile, and with it what was read
+				}
+				return records
+			}}
+		},
+		Faults: func(ctx context.Context, _ *Chronicle, g *Group) error {
+			if !until(ctx, turmoil, func() bool { return cut.Load() != nil }) {
+				return nil
+			}
+			time.Sleep(20 * time.Second)
+			g.isolate(*cut.Load(), false)
+			return nil
+		},
+	}
+}
+
+// trusting is a duty that takes no claim for late.
+type trusting struct{ group.Duty }
+
+func (trusting) Past(string, uint64) bool { return false }
+
+// claimsMany reports whether a record is a claim of a run.
+func claimsMany(record []byte) bool {
+	c, err := changelog.DecodeChange(record)
+	if err != nil || c.Kind != "claim" || c.Body == nil {
+		return false
+	}
+	b, err := store.Decode[delivery.Block](store.Kind{Name: c.Kind, Rule: c.Rule}, c.Body)
+	return err == nil && len(b.Members) > 1
+}
+
+// isolate cuts a voter off from all others, or heals that.
+func (g *Group) isolate(name string, cut bool) {
+	for _, other := range voterNames {
+		if other != name {
+			g.net.Cut(name, other, cut)
+			g.net.Cut(other, name, cut)
+		}
+	}
 }
 
 // lastHeardWins: what is heard of a record is written over what is there, as if it

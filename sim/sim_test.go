@@ -18,7 +18,7 @@ import (
 var (
 	oneSeed  = flag.Uint64("seed", 0, "run this seed alone")
 	seeds    = flag.Int("seeds", 100, "how many seeds to run of one Region")
-	groups   = flag.Int("groups", 60, "how many seeds to run of a group")
+	groups   = flag.Int("groups", 500, "how many seeds to run of a group")
 	oneGroup = flag.Uint64("group", 0, "run this seed of a group alone")
 )
 

@@ -67,6 +67,8 @@ type World struct {
 	Listen func(ctx context.Context, network, addr string) (net.Listener, error)
 	// Fault fails the store's commit points; see store.Config.
 	Fault func(point string) error
+	// Duty wraps what says what this Region may send; nil: nothing is between.
+	Duty func(group.Duty) group.Duty
 	// Tune changes delivery's settings.
 	Tune func(*delivery.Config)
 	// NoDoor leaves the door unopened: requests come through its Handler.
@@ -211,6 +213,9 @@ func (n *Node) assemble(w World) error {
 	peers, err := n.group(w, appRoom)
 	if err != nil {
 		return fmt.Errorf("group: %w", err)
+	}
+	if w.Duty != nil {
+		n.Duty = w.Duty(n.Duty)
 	}
 
 	// Floor 4: the one way out.
