@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -13,9 +14,9 @@ import (
 )
 
 // benchRegions are two Regions over TLS on loopback, and a body of 480 bytes to
-// write.
+// write. They are on PostgreSQL when TEST_POSTGRES_URL is set.
 func benchRegions(b *testing.B) (*region, *region, []byte) {
-	g := newGroup(b, "", "us-east-1", "eu-west-1")
+	g := newGroup(b, os.Getenv("TEST_POSTGRES_URL"), "us-east-1", "eu-west-1")
 	for _, r := range g.regions {
 		r.cfg.SQLiteYoungMax = 0
 		r.tune = func(c *Config) { c.Heartbeat, c.Timeout = 250*time.Millisecond, 5*time.Second }
@@ -66,6 +67,31 @@ func BenchmarkCatchUp(b *testing.B) {
 		<-time.After(time.Millisecond)
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "changes/s")
+}
+
+// BenchmarkNewRegion is a Region with an empty disk that takes b.N records over.
+func BenchmarkNewRegion(b *testing.B) {
+	a, c, body := benchRegions(b)
+	a.start()
+	for from := 0; from < b.N; from += 1000 {
+		if err := a.store.Update(b.Context(), func(tx *store.Tx) error {
+			for i := from; i < min(from+1000, b.N); i++ {
+				if err := benchRecord(tx, fmt.Sprint("k", i), body); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	head := a.store.Head(store.Changes)
+	b.ResetTimer()
+	c.start()
+	for c.replica.Status()[0].Streams[store.Changes].Merged < head {
+		<-time.After(time.Millisecond)
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "rows/s")
 }
 
 // BenchmarkLag is 2,000 updates a second, and how long each takes to be in the

@@ -32,26 +32,34 @@ func killsOf(t *testing.T, n int) int {
 	return n
 }
 
-// newSending is a voting world whose Regions send.
-func newSending(t *testing.T, postgres map[string]string) *world {
+// newSending is a voting world whose Regions send. Those that are named have a
+// PostgreSQL server of their own.
+func newSending(t *testing.T, postgres ...string) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), http: &http.Client{Timeout: 30 * time.Second}}
-	return w.sending(postgres)
+	w := &world{t: t, dir: t.TempDir(), http: &http.Client{Timeout: 30 * time.Second}, clusters: map[string]*cluster{}}
+	for _, name := range postgres {
+		w.clusters[name] = newCluster(t)
+	}
+	return w.sending()
 }
 
 // newCut is the same over a network that can be cut.
 func newCut(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), http: &http.Client{Timeout: 30 * time.Second}, network: newNetwork(t)}
-	return w.sending(nil)
+	return w.sending()
 }
 
-func (w *world) sending(postgres map[string]string) *world {
+func (w *world) sending() *world {
 	t := w.t
 	t.Helper()
 	w.carriersProcess()
 	if err := os.MkdirAll(w.path("buckets"), 0o700); err != nil {
 		t.Fatal(err)
+	}
+	postgres := map[string]string{}
+	for name, c := range w.clusters {
+		postgres[name] = c.url
 	}
 	w.vote(false, postgres)
 	w.gathered(here)
@@ -59,7 +67,8 @@ func (w *world) sending(postgres map[string]string) *world {
 	return w
 }
 
-// lost takes a Region's disk.
+// lost takes a Region's disk, and its PostgreSQL server's; another server, with an
+// empty disk, takes the place of that.
 func (w *world) lost(i int) {
 	w.t.Helper()
 	name := w.nodes[i].name
@@ -71,29 +80,33 @@ func (w *world) lost(i int) {
 		w.t.Fatal(err)
 	}
 	w.write(name+"/keys/hashing.json", hashing)
+	if c := w.clusters[name]; c != nil {
+		c.lose()
+		w.clusters[name] = newCluster(w.t)
+		w.write(name+".url", []byte(w.clusters[name].url))
+	}
 }
 
 // A Region is killed in the middle of a campaign, with its disk or without: the
 // other finishes it, and then nobody is lost or hears twice without being listed.
 // The dead Region comes back, and the next campaign begins.
 func TestTakeover(t *testing.T) {
-	takeovers(t, newSending(t, nil), killsOf(t, 3), true)
+	takeovers(t, newSending(t), killsOf(t, 3))
 }
 
-// The same, each Region on a PostgreSQL database of its own.
+// The same, each Region on a PostgreSQL server of its own.
 func TestTakeoverPostgres(t *testing.T) {
-	url := os.Getenv("TEST_POSTGRES_URL")
-	if url == "" {
-		t.Log("TEST_POSTGRES_URL is not set: the Regions need databases")
+	if os.Getenv("TEST_POSTGRES_URL") == "" {
+		t.Log("TEST_POSTGRES_URL is not set: this is not a run with PostgreSQL")
 		return
 	}
-	takeovers(t, newSending(t, map[string]string{region: newDatabase(t, url), otherRegion: newDatabase(t, url)}), killsOf(t, 1), false)
+	takeovers(t, newSending(t, region, otherRegion), killsOf(t, 2))
 }
 
-func takeovers(t *testing.T, w *world, kills int, disk bool) {
+func takeovers(t *testing.T, w *world, kills int) {
 	rnd := seeded(t)
 	for kill := range kills {
-		takeover(t, w, rnd, kill, disk && rnd.IntN(2) == 0)
+		takeover(t, w, rnd, kill, rnd.IntN(2) == 0)
 	}
 }
 
@@ -142,7 +155,7 @@ func takeover(t *testing.T, w *world, rnd *rand.Rand, kill int, disk bool) {
 func TestTakeoverOfCalls(t *testing.T) {
 	const calls = 5000
 	rnd := seeded(t)
-	w := newSending(t, nil)
+	w := newSending(t)
 	a := newApp(t, w)
 	for i := range 2 {
 		until(t, "the app is not in both Regions", func() bool {

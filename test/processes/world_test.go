@@ -167,17 +167,18 @@ func (p *process) tail() string {
 
 // world is one test's Region and what is around it.
 type world struct {
-	t       *testing.T
-	dir     string
-	smtp    string // host:port
-	smpp    string // host:port
-	outbox  string // URL
-	local   *carriers.Carriers
-	nodes   []*process
-	listens []string // of the nodes, host:port
-	http    *http.Client
-	network *network // between the processes of a voting world; nil: they reach each other directly
-	told    int      // of the outbox's messages, that count no more
+	t        *testing.T
+	dir      string
+	smtp     string // host:port
+	smpp     string // host:port
+	outbox   string // URL
+	local    *carriers.Carriers
+	nodes    []*process
+	listens  []string // of the nodes, host:port
+	http     *http.Client
+	clusters map[string]*cluster // PostgreSQL of the Regions that have one, by name
+	network  *network            // between the processes of a voting world; nil: they reach each other directly
+	told     int                 // of the outbox's messages, that count no more
 }
 
 // setting is how a world differs from one node on SQLite with carriers that run
