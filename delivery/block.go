@@ -210,7 +210,7 @@ func (j *job) declare(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			e, err := j.ambiguous(tx, i, stand[i].open, time.UnixMilli(stand[i].openAt), c)
+			e, err := j.ambiguous(tx, i, stand[i].openAttempt(), time.UnixMilli(stand[i].openAt), c)
 			if err != nil {
 				return err
 			}
@@ -230,28 +230,28 @@ func (j *job) declare(ctx context.Context) error {
 
 // ambiguous decides about an attempt whose outcome is not known, lists it and
 // returns its entry.
-func (j *job) ambiguous(tx *store.Tx, i, attempt int, intentAt time.Time, c *candidate) (Entry, error) {
+func (j *job) ambiguous(tx *store.Tx, i int, of madeBy, intentAt time.Time, c *candidate) (Entry, error) {
 	policy, err := j.s.policyFor(tx, j.plan.plan, c.channel)
 	if err != nil {
 		return Entry{}, err
 	}
-	if attempt-j.stand[i].idle >= j.s.cfg.AttemptsMax {
+	if of.attempt-j.stand[i].idle >= j.s.cfg.AttemptsMax {
 		policy = Leave
 	}
-	return j.list(tx, i, attempt, intentAt, c, policy)
+	return j.list(tx, i, of, intentAt, c, policy)
 }
 
 // leave is ambiguous for what must not be sent again whatever the policy says.
-func (j *job) leave(tx *store.Tx, i, attempt int, intentAt time.Time, c *candidate) (Entry, error) {
-	return j.list(tx, i, attempt, intentAt, c, Leave)
+func (j *job) leave(tx *store.Tx, i int, of madeBy, intentAt time.Time, c *candidate) (Entry, error) {
+	return j.list(tx, i, of, intentAt, c, Leave)
 }
 
 // list writes that an attempt is ambiguous, and what was decided about it.
-func (j *job) list(tx *store.Tx, i, attempt int, intentAt time.Time, c *candidate, policy Policy) (Entry, error) {
+func (j *job) list(tx *store.Tx, i int, of madeBy, intentAt time.Time, c *candidate, policy Policy) (Entry, error) {
 	p := j.plan.plan
 	m := &j.block.Members[i]
 	now := tx.Now()
-	e := Entry{Member: i, Attempt: attempt, At: now.UnixMilli(), Fate: FateAmbiguous, Reason: string(policy)}
+	e := Entry{Member: i, Attempt: of.attempt, Region: of.region, At: now.UnixMilli(), Fate: FateAmbiguous, Reason: string(policy)}
 	a := &Ambiguous{
 		MessageID: j.s.messageID(p.ID, m), App: p.App, Plan: p.ID, Block: j.key, Member: i, Channel: c.channel,
 		Address: c.address, IntentAt: intentAt.UTC(), Region: j.block.Region, Decision: policy,
@@ -264,7 +264,7 @@ func (j *job) list(tx *store.Tx, i, attempt int, intentAt time.Time, c *candidat
 	} else {
 		a.Call = p.ID
 	}
-	if err := store.Save(tx, kindAmbiguous, ambiguousKey(p.App, p.ID, a.MessageID, attempt), a); err != nil {
+	if err := store.Save(tx, kindAmbiguous, ambiguousKey(p.App, p.ID, a.MessageID, of.attempt, of.region), a); err != nil {
 		return Entry{}, err
 	}
 	if policy == Resend {

@@ -98,10 +98,25 @@ func (s *Service) callClaim(r store.Reader, m Made) (callClaim, error) {
 	return c, nil
 }
 
-// attempted reports whether a block has an intent.
-func attempted(r store.Reader, block string) (bool, error) {
-	rows, err := r.List(kindIntent, block+"/", "", 1)
-	return len(rows) > 0, err
+// attempted reports whether something of a plan's blocks of a Region may have been on
+// the wire: it has an intent of which no entry says that it was not.
+func attempted(r store.Reader, blocks string) (bool, error) {
+	intents, entries, err := readLedger(r, blocks)
+	if err != nil {
+		return false, err
+	}
+	off := map[attemptOf]bool{}
+	for _, e := range entries {
+		off[e.of()] = e.Fate == FateHeld || e.Fate == FateDeferred && offWire(e.Code)
+	}
+	for _, row := range intents {
+		for k, m := range row.Members {
+			if !off[attemptOf{m, row.Attempts[k], row.Region}] {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
 }
 
 // stands reports whether a plan is the one to send of its call.

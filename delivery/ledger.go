@@ -28,6 +28,9 @@ type Entry struct {
 	Attempt int   // from 1; 0 for a member that was held before any
 	At      int64 // Unix milliseconds
 	Fate    Fate
+	// Region made the attempt: another's of the same number is another attempt. It is
+	// empty when there was none, or when a mark is all that is known of it.
+	Region string `json:",omitempty"`
 	// Reason is why it was held or failed, in the words of campaign_send_status
 	// and the admission metrics; for an ambiguous attempt the Policy applied.
 	Reason      string   `json:",omitempty"`
@@ -37,6 +40,14 @@ type Entry struct {
 	Parts       int      `json:",omitempty"`
 	RetryAt     int64    `json:",omitempty"` // of a deferred attempt, Unix milliseconds
 }
+
+// attemptOf names one attempt at one member of a block.
+type attemptOf struct {
+	member, attempt int
+	region          string
+}
+
+func (e *Entry) of() attemptOf { return attemptOf{e.Member, e.Attempt, e.Region} }
 
 // intentRow says which attempts are about to be on the wire, and who sends them.
 type intentRow struct {
@@ -66,7 +77,16 @@ type standing struct {
 	retryAt  int64 // not before, Unix milliseconds
 	open     int   // the attempt of an intent that has no entry; 0: none
 	openAt   int64
+	openBy   string // the Region that made it; empty: known by a mark alone
 }
+
+// madeBy is an attempt's number and the Region that made it.
+type madeBy struct {
+	attempt int
+	region  string
+}
+
+func (st *standing) openAttempt() madeBy { return madeBy{st.open, st.openBy} }
 
 func (st *standing) settled() bool {
 	return st.fate == FateSent || st.fate == FateFailed || st.fate == FateHeld || st.fate == FateAmbiguous
@@ -84,18 +104,23 @@ func fold(n int, intents []intentRow, entries []Entry) ([]standing, error) {
 		}
 		return weight(a.Fate) - weight(b.Fate)
 	})
-	last := make([]int, n) // the last attempt an entry is about
-	idle := make([]int, n) // the last one that was not on the wire
+	told := make(map[attemptOf]bool, len(entries)) // attempts that an entry is about
+	idle := make([]int, n)                         // the last one that was not on the wire
 	for _, e := range entries {
 		if e.Member < 0 || e.Member >= n {
 			return nil, fmt.Errorf("delivery: entry for member %d of %d", e.Member, n)
 		}
 		st := &out[e.Member]
 		st.attempts = max(st.attempts, e.Attempt)
-		last[e.Member] = max(last[e.Member], e.Attempt)
+		told[e.of()] = true
 		if e.Fate == FateDeferred && offWire(e.Code) && e.Attempt > idle[e.Member] {
 			idle[e.Member] = e.Attempt
 			st.idle++
+		}
+		sent := e.Fate == FateSent || e.Fate == FateFailed
+		if st.fate == FateHeld && st.reason == ReasonSuperseded && sent {
+			st.fate, st.reason = e.Fate, e.Reason // it was sent, whoever thought otherwise
+			continue
 		}
 		if st.fate == FateSent || st.fate == FateFailed || st.fate == FateHeld {
 			if st.fate == FateHeld && e.Fate == FateHeld && e.Reason == ReasonSuperseded {
@@ -125,8 +150,8 @@ func fold(n int, intents []intentRow, entries []Entry) ([]standing, error) {
 			}
 			st := &out[m]
 			st.attempts = max(st.attempts, row.Attempts[k])
-			if row.Attempts[k] > max(last[m], st.open) && !st.settled() {
-				st.open, st.openAt = row.Attempts[k], row.At
+			if row.Attempts[k] > st.open && !st.settled() && !told[attemptOf{m, row.Attempts[k], row.Region}] {
+				st.open, st.openAt, st.openBy = row.Attempts[k], row.At, row.Region
 			}
 		}
 	}
@@ -226,8 +251,8 @@ type Ambiguous struct {
 	Resolution string    `json:",omitempty"`
 }
 
-func ambiguousKey(app, plan, messageID string, attempt int) string {
-	return fmt.Sprintf("%s/%s/%s/%d", app, plan, messageID, attempt)
+func ambiguousKey(app, plan, messageID string, attempt int, region string) string {
+	return fmt.Sprintf("%s/%s/%s/%d/%s", app, plan, messageID, attempt, region)
 }
 
 // AmbiguousSends lists an app's ambiguous sends in a stable order, those of one

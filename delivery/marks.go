@@ -199,6 +199,6 @@ func (j *job) addMarks(late bool, entries []Entry) {
 			continue
 		}
 		st.attempts++
-		st.open, st.openAt = st.attempts, j.block.At.UnixMilli()
+		st.open, st.openAt, st.openBy = st.attempts, j.block.At.UnixMilli(), ""
 	}
 }

@@ -59,7 +59,7 @@ func (j *job) settleIn(tx *store.Tx, batch []*ready) error {
 	for _, g := range batch {
 		was := -1 // the last entry on this attempt
 		for k := range known {
-			if known[k].Member == g.i && known[k].Attempt == g.attempt {
+			if known[k].of() == (attemptOf{g.i, g.attempt, j.s.store.Region()}) {
 				was = k
 			}
 		}
@@ -112,11 +112,11 @@ func (j *job) entry(tx *store.Tx, g *ready) (Entry, error) {
 	now := tx.Now()
 	o := g.outcome
 	if g.held != "" {
-		return Entry{Member: g.i, Attempt: g.attempt, At: now.UnixMilli(), Fate: FateHeld, Reason: g.held},
+		return Entry{Member: g.i, Attempt: g.attempt, Region: j.s.store.Region(), At: now.UnixMilli(), Fate: FateHeld, Reason: g.held},
 			tellHeld(tx, j.telling(g.i, g.c, now), g.held)
 	}
 	e := Entry{
-		Member: g.i, Attempt: g.attempt, At: now.UnixMilli(), Code: o.Code, Detail: boundedText(o.Detail, 512),
+		Member: g.i, Attempt: g.attempt, Region: j.s.store.Region(), At: now.UnixMilli(), Code: o.Code, Detail: boundedText(o.Detail, 512),
 		ProviderIDs: o.ProviderIDs, Parts: o.Parts,
 	}
 	if o.Enhanced != "" {
@@ -143,7 +143,7 @@ func (j *job) entry(tx *store.Tx, g *ready) (Entry, error) {
 		e.Fate, e.Reason = FateFailed, ReasonExhausted
 		return e, j.tellFailed(tx, t, &e, "TRANSIENT_FAILURE", "Transient")
 	default:
-		a, err := j.ambiguous(tx, g.i, g.attempt, now, g.c)
+		a, err := j.ambiguous(tx, g.i, madeBy{g.attempt, j.s.store.Region()}, now, g.c)
 		a.Code, a.Detail = e.Code, e.Detail
 		if Policy(a.Reason) == Resend {
 			a.RetryAt = now.Add(j.s.jitter(j.s.cfg.RetryDelay)).UnixMilli()

@@ -290,7 +290,7 @@ func (s *Service) inheritBlock(tx *store.Tx, h holder, standing group.Standing, 
 			if o.Late {
 				list = j.leave
 			}
-			e, err := list(tx, i, st.open, time.UnixMilli(st.openAt), c)
+			e, err := list(tx, i, st.openAttempt(), time.UnixMilli(st.openAt), c)
 			if err != nil {
 				return err
 			}
@@ -394,7 +394,7 @@ func (s *Service) recount(tx *store.Tx, key string, fresh []Entry) error {
 			continue
 		}
 		listed := row.Late || slices.ContainsFunc(entries, func(o Entry) bool {
-			return o.Fate == FateAmbiguous && o.Member == e.Member && o.Attempt == e.Attempt
+			return o.Fate == FateAmbiguous && o.Member == e.Member && o.Attempt == e.Attempt && (o.Region == e.Region || o.Region == "")
 		})
 		if !listed {
 			continue
@@ -412,11 +412,17 @@ func (s *Service) recount(tx *store.Tx, key string, fresh []Entry) error {
 
 // unlist notes what became of an ambiguous send.
 func (s *Service) unlist(tx *store.Tx, p *Plan, m *Member, e Entry) error {
-	key := ambiguousKey(p.App, p.ID, s.messageID(p.ID, m), e.Attempt)
-	a, err := store.Load[Ambiguous](tx, kindAmbiguous, key)
-	if err != nil || a == nil || a.Resolution != "" {
-		return err
+	for _, region := range []string{e.Region, ""} { // as that Region's, or known by its mark alone
+		key := ambiguousKey(p.App, p.ID, s.messageID(p.ID, m), e.Attempt, region)
+		a, err := store.Load[Ambiguous](tx, kindAmbiguous, key)
+		if err != nil {
+			return err
+		}
+		if a == nil || a.Resolution != "" {
+			continue
+		}
+		a.ResolvedAt, a.Resolution = tx.Now().UTC(), string(e.Fate)
+		return store.Save(tx, kindAmbiguous, key, a)
 	}
-	a.ResolvedAt, a.Resolution = tx.Now().UTC(), string(e.Fate)
-	return store.Save(tx, kindAmbiguous, key, a)
+	return nil
 }

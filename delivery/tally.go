@@ -98,11 +98,10 @@ func counts(b *Block, entries []Entry) (*Tally, error) {
 			t.Held[st.reason]++
 		}
 	}
-	type attempt struct{ member, attempt int }
-	resent := map[attempt]bool{} // two Regions may have listed the same
+	resent := map[attemptOf]bool{} // two Regions may have listed the same
 	for _, e := range entries {
 		if e.Fate == FateAmbiguous && Policy(e.Reason) == Resend {
-			resent[attempt{e.Member, e.Attempt}] = true
+			resent[e.of()] = true
 		}
 	}
 	t.Resent = int64(len(resent))
@@ -140,18 +139,17 @@ func (s *Service) count(tx *store.Tx, key string, b *Block, entries []Entry) err
 	if b != nil && row.Tally.Blocks == 0 {
 		row.Late = s.duty.Past(b.Region, b.Epoch)
 	}
-	decided := true // whether the claim counts
 	if b != nil && row.Late {
 		taken, late, err := firstTaken(tx, key)
 		if err != nil {
 			return err
 		}
-		if decided = taken; taken {
+		if taken {
 			row.Late = late
 		}
 	}
 	open := ""
-	if b != nil && (now.BlocksDone == 0 || !decided) {
+	if b != nil && now.BlocksDone == 0 {
 		h, err := holderOf(tx, key, b)
 		if err != nil {
 			return err

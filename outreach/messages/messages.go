@@ -141,9 +141,9 @@ func commit[T any](ctx context.Context, s *Service, key, operation string, d *dr
 	err = s.store.Update(ctx, func(tx *store.Tx) error {
 		repeated = false
 		if key != "" {
-			was, err := store.Load[call](tx, kindCall, own)
-			if err != nil || was != nil {
-				repeated = was != nil
+			was, _, err := recorded(tx, key)
+			if err != nil || len(was) > 0 {
+				repeated = len(was) > 0
 				return err
 			}
 			record := &call{Operation: operation, Plan: d.plan.ID, Region: s.store.Region(), At: tx.Now().UTC(), Answer: body}
