@@ -10,6 +10,7 @@ export CGO_ENABLED := 0
 
 FUZZTIME ?= 10s
 SEED     ?= 1
+KILLS    ?= 20
 ARGS     ?=
 
 # Where goroutines meet, tests run a second time under the race detector. Test
@@ -60,6 +61,10 @@ test-foreign: ## Hold couriers and doubles against Postfix and Kannel; as root o
 .PHONY: test-foreign-here
 test-foreign-here:
 	scripts/foreign.sh --if-possible
+
+.PHONY: kills
+kills: ## Kill a Region in the middle of a campaign KILLS (20) times, on SQLite and on two PostgreSQL servers.
+	EVERPOINT_TEST_KILLS=$(KILLS) scripts/postgres.sh with go test -count=1 -timeout=60m -v ./test/processes -run 'TestTakeover$$|TestTakeoverPostgres'
 
 .PHONY: verify
 verify: ## Generate again and compare with what is committed.

@@ -55,7 +55,7 @@ func (p *pair) exchange() {
 	for range 2 {
 		p.ship(p.a, p.b)
 		p.ship(p.b, p.a)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 	}
 }
 
@@ -105,7 +105,7 @@ func TestCall_that_was_made_twice_is_sent_once(t *testing.T) {
 		p.ship(p.a, p.b)
 		p.ship(p.b, p.a)
 		heard.Done()
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		p.exchange()
 		p.sentBy(p.a, "a's")
 	})
@@ -118,7 +118,7 @@ func TestCall_that_came_late_is_sent_by_another(t *testing.T) {
 		p.calls()
 		p.a.call(func() { p.c.set("a", 0) })
 		p.ship(p.a, p.b)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		p.c.set("a", 5)
 		p.exchange()
 		p.sentBy(p.b, "a's")
@@ -131,7 +131,7 @@ func TestCall_that_came_late_and_was_repeated_is_sent_once(t *testing.T) {
 		p.calls()
 		p.a.call(func() { p.c.set("a", 0) })
 		p.b.call(nil)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if got := p.b.mail.to(); len(got) != 1 {
 			t.Fatalf("the repeated call is sent to %v", got)
 		}
@@ -147,12 +147,12 @@ func TestCall_that_was_repeated_is_sent_once_whoever_is_lost_then(t *testing.T) 
 		p.calls()
 		p.a.call(func() { p.c.set("a", 0) })
 		p.b.call(nil)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		p.c.set("a", 5)
 		p.ship(p.b, p.a)
 		p.c.set("b", 0)
 		p.b.stop()
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if n := p.times()["one@tea.example"]; n != 1 {
 			t.Errorf("sent %d times", n)
 		}

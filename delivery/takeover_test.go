@@ -552,3 +552,6 @@ func TestMarks_are_kept_until_they_are_of_no_use(t *testing.T) {
 		}
 	})
 }
+
+// pass lets virtual time pass in a bubble.
+func pass(d time.Duration) { time.Sleep(d) }

@@ -131,7 +131,7 @@ func oldClaims() Sabotage {
 				claimant := otherOf(puller)
 				if stream == string(store.Safety) && slices.ContainsFunc(records, claimsMany) && cut.CompareAndSwap(nil, &claimant) {
 					g.isolate(claimant, true)
-					time.Sleep(10 * time.Second) // the connection is given up meanwhile, and with it what was read
+					_ = pause(context.Background(), 10*time.Second) // the connection is given up meanwhile, and with it what was read
 				}
 				return records
 			}}
@@ -140,7 +140,7 @@ func oldClaims() Sabotage {
 			if !until(ctx, turmoil, func() bool { return cut.Load() != nil }) {
 				return nil
 			}
-			time.Sleep(20 * time.Second)
+			_ = pause(ctx, 20*time.Second)
 			g.isolate(*cut.Load(), false)
 			return nil
 		},
